@@ -1,0 +1,171 @@
+"""The door: `python -m parallel_tunes JOB key=value … [-- FILE …]`, installed as `ptunes`. Hydra ends here."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from parallel_tunes import config
+from parallel_tunes.config import JOBS, UserError, suggest
+
+USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m parallel_tunes, torchrun -m parallel_tunes
+
+{jobs}
+
+`ptunes JOB --help` shows a job's keys; `--cfg job` the values it would run with; `-m` sweeps over key=a,b,c.
+"""
+# conf/model/ is a group, so Hydra cannot take `model` as a plain key: where a job wants a model folder, the door renames it
+MODEL_KEY = {"model": "model_path"}
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a job and exit: 0 done, 1 done in part or failed, 2 the command cannot be done as given."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(run(words))
+    except UserError as error:
+        if os.environ.get("PT_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"ptunes: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(words: list[str]) -> int:
+    """What `main` does, with the exit code returned."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, JOBS))
+        print(USAGE.format(jobs="\n".join(f"  {name:{width}}  {job.__doc__}" for name, job in JOBS.items())), end="")
+        return 0
+    job, *rest = words
+    if job not in JOBS:
+        raise UserError(f"unknown job {job!r}{suggest(job, list(JOBS))}; the jobs are {', '.join(JOBS)}")
+    if any(word in ("-h", "--help") for word in rest[: rest.index("--") if "--" in rest else None]):
+        print(describe(job), end="")
+        return 0
+    return compose_and_run(job, to_overrides(job, rest))
+
+
+def describe(job: str) -> str:
+    """The keys of a job with their defaults, bounds and meanings."""
+    lines = [f"ptunes {job}: {JOBS[job].__doc__}", ""]
+    defaults, options = read_defaults(job)
+    for group, names in options.items():
+        if len(names) > 1:
+            lines.append(f"  {group}={'|'.join(names)}")
+    rows = []
+    for leaf in config.keys_of(JOBS[job]):
+        value = defaults.get(leaf.name)
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+        name = {name: shown for shown, name in MODEL_KEY.items()}.get(leaf.name, leaf.name)
+        rows.append((f"{name}={shown}", leaf.meaning + (f" ({', '.join(leaf.choices)})" if leaf.choices else "")))
+    width = min(max(len(left) for left, _ in rows), 36)
+    lines += [f"  {left:{width}}  {right}" for left, right in rows]
+    return "\n".join(lines) + "\n"
+
+
+def read_defaults(job: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """A job's default values by dotted key and its groups' options, read without Hydra: --help must be quick."""
+    folder = config.conf_folder()
+    tree = yaml.safe_load((folder / f"{job}.yaml").read_text())
+    options: dict[str, list[str]] = {}
+    for entry in tree.pop("defaults"):
+        for group, option in entry.items() if isinstance(entry, dict) else ():
+            tree[group] = config.defaults(group, option)
+            options[group] = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+    return config.flatten(tree), options
+
+
+def to_overrides(job: str, words: Sequence[str]) -> list[str]:
+    """Command-line words as Hydra overrides: paths, names and all words after `--` are quoted, so that any text goes.
+
+    Raises:
+        UserError: a word is no key=value, or its key is unknown.
+    """
+    words, files = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    leaves = {leaf.name: leaf for leaf in config.keys_of(JOBS[job])}
+    groups = read_defaults(job)[1]
+    renamed = {shown: name for shown, name in MODEL_KEY.items() if name in leaves}
+    overrides = []
+    flag_value = False
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = renamed.get(name, name)
+        if flag_value or word.startswith("-"):
+            flag_value = word in FLAGS_WITH_VALUE
+            overrides.append(word)
+        elif not equals:
+            raise UserError(f"{word!r} is no key=value" + ("; files come after --" if "files" in leaves else ""))
+        elif name in leaves:
+            overrides.append(f"{name}={quote(value)}" if leaves[name].verbatim and value != "null" else word)
+        elif name in groups:
+            if value not in groups[name]:
+                raise UserError(f"{word}: conf/{name}/ has {', '.join(groups[name])}{suggest(value, groups[name])}")
+            overrides.append(word)
+        elif name.startswith("hydra"):
+            overrides.append(word)
+        else:
+            raise UserError(f"unknown key {name}{suggest(name, [*leaves, *groups])}; `ptunes {job} --help` lists the keys")
+    if files and "files" not in leaves:
+        raise UserError(f"ptunes {job} takes no files after --")
+    if files:
+        overrides.append(f"files=[{','.join(map(quote, files))}]")
+    return overrides
+
+
+def quote(text: str) -> str:
+    """`text` as a quoted value of Hydra's grammar that means exactly `text`, interpolations included."""
+    # In Hydra a backslash is special only before a quote or another backslash run that ends at a quote.
+    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
+
+
+def compose_and_run(job: str, overrides: list[str]) -> int:
+    """Let Hydra compose the job's config (and sweep over it with -m); run the job for each."""
+    import hydra
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    codes: list[int] = []
+    failures: list[UserError] = []  # kept from Hydra, which would print a page about them
+
+    @hydra.main(config_path=str(config.conf_folder().resolve()), config_name=job, version_base="1.3")
+    def composed(values: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        tree = OmegaConf.to_container(values, resolve=True)
+        assert isinstance(tree, dict)
+        sweep = HydraConfig.get()
+        part = sweep.job.num if sweep.mode is not None and sweep.mode.name == "MULTIRUN" else None
+        try:
+            cfg = config.build(JOBS[job], {str(name): value for name, value in tree.items()})
+            from parallel_tunes import jobs
+
+            codes.append(jobs.run_job(job, cfg, part=part))
+        except UserError as error:
+            failures.append(error)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own pages of text
+    sys.argv = ["ptunes", *overrides]
+    try:
+        composed()
+    except (HydraException, OmegaConfBaseException) as error:
+        where = f"{error.override}: " if isinstance(error, OverrideParseException) and error.override else ""
+        raise UserError(f"{where}{error}") from error
+    for failure in failures:
+        raise failure
+    return max(codes, default=0)
+
+
+if __name__ == "__main__":
+    main()

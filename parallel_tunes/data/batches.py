@@ -1,0 +1,70 @@
+"""(seed, epoch, step) → sample ids, and draws keyed by sample: the same for every world size and after every resume."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+class Batches:
+    """The global batches of a training split.
+
+    An epoch is a permutation of the split cut into ceil(num / batch) batches whose sizes differ by at most one: every
+    sample once, and no tiny last batch to upset batch normalisation.
+
+    Args:
+        samples: ids of the split's samples, shape (num,).
+        batch: largest global batch.
+        seed: seed of the permutations.
+    """
+
+    def __init__(self, samples: Ids, *, batch: int, seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.num_steps = -(-len(samples) // batch)  # in an epoch
+
+    def epoch(self, epoch: int) -> list[Ids]:
+        """All batches of an epoch, in order."""
+        order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.samples)
+        return np.array_split(order, self.num_steps)
+
+
+def share(ids: Ids, *, rank: int, world_size: int) -> Ids:
+    """This rank's part of a global batch: neither dropped nor padded, sizes differ by at most one."""
+    return np.array_split(ids, world_size)[rank]
+
+
+def draw_uniform(seed: int, epoch: int, samples: Ids, purpose: str) -> NDArray[np.float64]:
+    """A number in [0, 1) for each sample, keyed by (seed, epoch, sample, purpose), shape (num,).
+
+    SplitMix64's finaliser (Steele, Lea, Flood 2014) on a hash of the key: no state, so nothing to save, and no order of
+    drawing to keep.
+    """
+    key = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
+    with np.errstate(over="ignore"):
+        bits = samples.astype(np.uint64) * _MIX[0] + np.frombuffer(key, np.uint64)
+        bits = (bits ^ (bits >> np.uint64(30))) * _MIX[1]
+        bits = (bits ^ (bits >> np.uint64(27))) * _MIX[2]
+        bits ^= bits >> np.uint64(31)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:
+    """First frames of evaluation windows that cover a track from end to end; neighbours overlap by at least `overlap`."""
+    if num_frames <= window:
+        return [0]
+    hop = max(int(window * (1 - overlap)), 1)
+    num_windows = 1 + -(-(num_frames - window) // hop)
+    return [round(start) for start in np.linspace(0, num_frames - window, num_windows)]
+
+
+def fit_length(frames: NDArray[np.float16], num_frames: int) -> NDArray[np.float16]:
+    """`frames`, shape (n, num_mels), filled up to `num_frames` rows with the track's lowest level."""
+    if len(frames) >= num_frames:
+        return frames
+    return np.pad(frames, ((0, num_frames - len(frames)), (0, 0)), constant_values=frames.min())

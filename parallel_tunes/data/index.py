@@ -1,0 +1,122 @@
+"""Who is there: every track's path, label and group, from a folder tree or a list."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from parallel_tunes.config import DataConfig, UserError
+from parallel_tunes.data import synthetic
+from parallel_tunes.files import digest_json
+
+EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64"))
+LIST_EXTENSIONS = (".csv", ".parquet")
+
+
+def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
+    """All tracks of a data set, in the order of their paths, without opening any of them.
+
+    Returns:
+        Columns path (relative to the folder), label, group (None where unknown), split (None where no list gives it),
+        bytes and mtime_ns (-1 where the file cannot be seen); and the folder that paths are relative to.
+
+    Raises:
+        UserError: no such folder or list, nothing in it, or a list without the columns it needs.
+    """
+    if data.root is None:
+        hint = "; `ptunes synth run.name=corpus` writes one: data.root=logs/synth/corpus" if data.kind == "synthetic" else ""
+        raise UserError(f"data.root: say where the tracks are, a folder <label>/<file> or a CSV or parquet list{hint}")
+    root = data.root / synthetic.LIST if data.kind == "synthetic" and data.root.is_dir() else data.root
+    if not root.exists():
+        raise UserError(f"data.root={root}: no such {'list' if root.suffix in LIST_EXTENSIONS else 'folder'}")
+    tracks, folder = (_scan_tree(root), root) if root.is_dir() else (_read_list(root), root.parent)
+    if tracks.empty:
+        endings = " ".join(sorted(EXTENSIONS))
+        raise UserError(f"data.root={root}: no tracks; expected audio files as <label>/<file> ({endings}), or a list of them")
+    if data.group_regex is not None:
+        tracks["group"] = _match_groups(tracks["path"], data.group_regex)
+    states = [_stat(folder / path) for path in tracks["path"]]
+    tracks["bytes"] = [size for size, _ in states]
+    tracks["mtime_ns"] = [mtime for _, mtime in states]
+    return tracks.sort_values("path", kind="stable", ignore_index=True), folder
+
+
+def listing_digest(tracks: pd.DataFrame) -> str:
+    """Names what `scan` saw: paths, labels, groups, sizes and times."""
+    columns = ["path", "label", "group", "split", "bytes", "mtime_ns"]
+    return digest_json(tracks[columns].astype(object).where(tracks[columns].notna(), None).values.tolist())
+
+
+def _scan_tree(root: Path) -> pd.DataFrame:
+    """The tree <label>/…/<file>: the first folder is the label."""
+    rows: list[tuple[str, str]] = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders.sort()
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        relative = Path(folder).relative_to(root)
+        if not relative.parts:
+            continue
+        for name in names:
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                rows.append(((relative / name).as_posix(), relative.parts[0]))
+    unreadable = [path for path, _ in rows if not _is_unicode(path)]
+    if unreadable:
+        raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
+    return pd.DataFrame({"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object)
+
+
+def _read_list(path: Path) -> pd.DataFrame:
+    """A CSV or parquet list with columns path and label, and if known group (or artist) and split."""
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"data.root={path}: not a table that can be read ({str(error).splitlines()[0]})") from error
+    for column in ("path", "label"):
+        if column not in table.columns:
+            raise UserError(f"data.root={path}: no column {column!r}; it has {', '.join(map(str, table.columns))}")
+    groups = next((name for name in ("group", "artist") if name in table.columns), None)
+    chosen = {"path": "path", "label": "label", "group": groups, "split": "split" if "split" in table.columns else None}
+    tracks = pd.DataFrame(
+        {name: table[source].astype(str) if source else None for name, source in chosen.items()}, dtype=object
+    ).replace({"": None, "nan": None, "None": None})
+    for column in ("path", "label"):
+        missing = tracks.index[tracks[column].isna()]
+        if len(missing):
+            raise UserError(f"data.root={path}: no {column} in line {missing[0] + 2}")
+    twice = tracks["path"][tracks["path"].duplicated()]
+    if len(twice):
+        raise UserError(f"data.root={path}: {twice.iloc[0]} is listed twice")
+    return tracks
+
+
+def _match_groups(paths: pd.Series[str], expression: str) -> list[str]:
+    try:
+        regex = re.compile(expression)
+    except re.error as error:
+        raise UserError(f"data.group_regex={expression}: {error}") from error
+    if regex.groups < 1:
+        raise UserError(f"data.group_regex={expression}: put the group in parentheses, for example ^[^/]+/(.+?) - ")
+    found = [regex.search(path) for path in paths]
+    for path, match in zip(paths, found, strict=True):
+        if match is None or not match[1]:
+            raise UserError(f"data.group_regex={expression}: finds no group in {path!r}")
+    return [match[1] for match in found if match is not None]
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""Files appear by rename: written whole under a temporary name, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY = ".partial-"
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object], *, before_rename: Callable[[], None] | None = None) -> None:
+    """Call `write` on a temporary file beside `path`, fsync it and rename it onto `path`.
+
+    `before_rename` may raise to keep the old file; nothing half-written remains either way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-100:]}")
+    try:
+        with partial.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if before_rename is not None:
+            before_rename()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in `folder` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, *, before_rename: Callable[[], None] | None = None) -> None:
+    """`write_file` for text, UTF-8."""
+    write_file(path, lambda stream: stream.write(text.encode()), before_rename=before_rename)
+
+
+def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[[], None] | None = None) -> None:
+    """`write_file` for JSON; NaN and infinities are refused, because they are no JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", before_rename=before_rename)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed writer left in `folder`."""
+    for partial in folder.glob(f"{TEMPORARY}*"):
+        partial.unlink(missing_ok=True)
+
+
+def digest_file(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, 32 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def digest_json(value: object) -> str:
+    """BLAKE2b-128 of a JSON value with sorted keys, 32 hex digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """BLAKE2b-128 of bytes in memory, 32 hex digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,178 @@
+"""Ranks, device and collectives: the one file that reads torchrun's environment and talks to torch.distributed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+
+from parallel_tunes.config import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value")
+
+
+class Mesh:
+    """All ranks of this job, and the one that this process is. A world of one needs no torch until it has a device."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._device: torch.device | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, the one that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def started(self) -> float:
+        """When this job was started, seconds since 1970: torchrun's start under torchrun, so that its restarts agree."""
+        process = psutil.Process(os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else os.getpid())
+        return float(process.create_time())
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this rank; `start` chooses it."""
+        assert self._device is not None, "Mesh.start comes first"
+        return self._device
+
+    @property
+    def device_name(self) -> str:
+        """What the device is, for the report."""
+        import torch
+
+        if self._device is None or self._device.type == "cpu":
+            return f"cpu ({torch.get_num_threads()} threads a rank)" if self._device else "cpu"
+        return torch.cuda.get_device_name(self._device)
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """This rank's peak: of GPU memory on a GPU, of resident memory on a CPU, MiB."""
+        if self._device is not None and self._device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+    def start(self, device: str, timeout_s: float) -> None:
+        """Choose the device (`auto`, `cpu` or `cuda`) and, in a larger world, meet the other ranks.
+
+        Raises:
+            UserError: a GPU is asked for and there is none for this rank.
+        """
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+        if device == "cuda" and num_gpus == 0:
+            raise UserError("device=cuda: no GPU is seen here; use device=cpu or auto")
+        if device == "auto":
+            device = "cuda" if num_gpus else "cpu"
+        if device == "cuda" and self.local_world_size > num_gpus:
+            raise UserError(f"{self.local_world_size} ranks for {num_gpus} GPUs: one rank a GPU, or train.device=cpu")
+        self._device = torch.device(device, self.local_rank) if device == "cuda" else torch.device("cpu")
+        if device == "cuda":
+            torch.cuda.set_device(self._device)
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
+            backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+
+    def stop(self) -> None:
+        """Leave the other ranks."""
+        if self._in_company():
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+
+    def _in_company(self) -> bool:
+        if self.world_size == 1:
+            return False
+        import torch.distributed as dist
+
+        return dist.is_initialized()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of `tensor` over all ranks, on every rank; in place."""
+        if self._in_company():
+            import torch.distributed as dist
+
+            dist.all_reduce(tensor)
+        return tensor
+
+    def from_first(self, tensor: torch.Tensor) -> None:
+        """Overwrite `tensor` with that of rank 0."""
+        if self._in_company():
+            import torch.distributed as dist
+
+            dist.broadcast(tensor, src=0)
+
+    def agree(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank; the same answer on every rank."""
+        if not self._in_company():
+            return flag
+        import torch
+
+        return bool(self.sum(torch.tensor(int(flag))).item())
+
+    def largest(self, value: float) -> float:
+        """The largest `value` of all ranks, on every rank."""
+        if not self._in_company():
+            return value
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor.item())
+
+    def on_first(self, act: Callable[[], Value]) -> Value:
+        """What `act` returns on rank 0, or the UserError it raises there, on every rank."""
+        if not self._in_company():
+            return act()
+        import torch.distributed as dist
+
+        outcome: list[object] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = act()
+            except UserError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if isinstance(outcome[1], UserError):
+            raise outcome[1]
+        return outcome[0]  # type: ignore[return-value]
+
+    def data_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
+        """`model`, its gradients averaged over the ranks and its buffers (batch-norm statistics) those of rank 0."""
+        if not self._in_company():
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+class Stopwatch:
+    """Seconds spent under each of a few names, on this rank."""
+
+    def __init__(self, *names: str) -> None:
+        self.seconds = dict.fromkeys(names, 0.0)
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] += now - self._since
+        self._since = now

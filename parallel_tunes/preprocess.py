@@ -1,0 +1,191 @@
+"""The unit of work an engine runs: a list of files → decode → log-mel → one shard."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parallel_tunes import files
+from parallel_tunes.audio import front_end
+from parallel_tunes.audio.decode import AudioError
+from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig, UserError, defaults, to_plain
+from parallel_tunes.data import index, shards
+from parallel_tunes.parallel.engines import Advance, map_tasks
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The files of one shard, in the index's order."""
+
+    name: str
+    key: str
+    folder: Path
+    root: Path
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+    features: FeaturesConfig
+    max_bytes: int
+
+
+def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
+    """Decode and transform the files of a task, and write its shard; a file that fails is listed, not fatal."""
+    arrays, tracks, failed = [], [], []
+    offset = 0
+    for row, path in zip(task.rows, task.paths, strict=True):
+        try:
+            clip = front_end.extract(task.root / path, task.features, max_bytes=task.max_bytes)
+        except AudioError as error:
+            failed.append(shards.Failure(path, str(error)))
+        else:
+            frames = np.ascontiguousarray(clip.log_mel.T)
+            wide = frames.astype(np.float64)
+            digest = files.digest_file(task.root / path)
+            tracks.append(shards.Track(row, digest, clip.duration_s, offset, len(frames), float(wide.sum()), float((wide**2).sum())))
+            arrays.append(frames)
+            offset += len(frames)
+        advance(1)
+    return shards.write_shard(task.folder, task.name, task.key, arrays, tracks, failed)
+
+
+@dataclass(frozen=True)
+class PictureTask:
+    """The tracks of one shard whose spectrograms are drawn."""
+
+    folder: Path
+    rows: tuple[int, ...]
+
+
+def draw_pictures(task: PictureTask, advance: Advance) -> None:
+    """Write spectrograms/<label>/<track>.png for some rows: magma, low frequencies at the bottom, a pixel a value."""
+    import matplotlib.image
+
+    features = shards.ShardSet(task.folder)
+    for row in task.rows:
+        target = picture_path(task.folder, features.index, row)
+        if not target.exists():
+            decibels = features.read(row).T.astype(np.float32)
+            files.write_file(
+                target, lambda stream, image=decibels: matplotlib.image.imsave(stream, image, cmap="magma", origin="lower", format="png")
+            )
+        advance(1)
+
+
+def picture_path(folder: Path, table: pd.DataFrame, row: int) -> Path:
+    """Where the picture of a track goes; the ending stays in the name, since a.mp3 and a.wav are two tracks."""
+    label, path = str(table["label"].iloc[row]), Path(str(table["path"].iloc[row]))
+    return folder / "spectrograms" / label.replace("/", "_").lstrip(".") / f"{path.name}.png"
+
+
+def plan(tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig) -> list[ShardTask]:
+    """Cut the index, in its order, into shards of about `cfg.shard_mib`; it depends on nothing but the index."""
+    frames_per_s = features.sample_rate_hz / features.hop_length
+    clip_s = features.clip_s or 240.0
+    # a file cannot hold more seconds than its bytes at 32 kbit/s; most hold clip_s
+    seconds = np.minimum(clip_s, np.maximum(tracks["bytes"].to_numpy() / 4000, features.min_s))
+    sizes = seconds * frames_per_s * features.num_mels * 2
+    numbers = ((np.cumsum(sizes) - sizes / 2) // (cfg.shard_mib * 2**20)).astype(int)
+    tasks = []
+    for part, (_, rows) in enumerate(tracks.groupby(numbers)):
+        seen = [list(row) for row in rows[["path", "bytes", "mtime_ns"]].itertuples(index=True)]
+        key = files.digest_json({"fingerprint": front_end.fingerprint(features), "tracks": seen, "max_mib": data.max_mib})
+        paths = tuple(rows["path"])
+        tasks.append(ShardTask(f"shard-{part:05d}", key, folder, root, tuple(rows.index), paths, features, data.max_mib << 20))
+    return tasks
+
+
+def make_shards(
+    data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig, *, folder: Path, engines: int,
+    progress: Callable[[str, int], Any], say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Index a data set and make the shards that are missing in `folder`.
+
+    Args:
+        progress: called with a title and a number of units; gives a context manager with `update(n)`.
+        say: takes lines for people.
+
+    Returns:
+        The manifest, and under `num_computed` how many tracks this call computed.
+
+    Raises:
+        UserError: there is no data, or none of it gives features, or the disk is full.
+    """
+    front_end.check(features)
+    tracks, root = index.scan(data)
+    tasks = plan(tracks, folder, root, data, features, cfg)
+    finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
+    todo = [task for task in tasks if task.name not in finished]
+    num_todo = sum(len(task.paths) for task in todo)
+    num_labels = tracks["label"].nunique()
+    say(f"{len(tracks)} tracks, {num_labels} labels in {root}; {len(tracks) - num_todo} done before, {num_todo} to do")
+    for stale in set(folder.glob("shard-*.*")) - {folder / f"{task.name}{ending}" for task in tasks for ending in (".npy", ".json")}:
+        stale.unlink()
+    (folder / "manifest.json").unlink(missing_ok=True)  # until it is true again
+    try:
+        with progress("preprocess", num_todo) as bar:
+            for shard in map_tasks(make_shard, todo, engines=engines, advance=bar.update):
+                finished[shard.name] = shard
+        made = [finished[task.name] for task in tasks]
+        if not any(shard.tracks for shard in made):
+            first = next(failure for shard in made for failure in shard.failed)
+            raise UserError(f"none of the {len(tracks)} files gives features; the first, {first.path}: {first.reason}")
+        facts = {
+            "root": str(root.resolve()),
+            "listing": index.listing_digest(tracks),
+            "features": to_plain(features),
+            "fingerprint": front_end.fingerprint(features),
+            "max_mib": data.max_mib,
+        }
+        manifest = shards.write_manifest(folder, made, tracks, facts)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}; what is finished stays, the same command goes on from there") from error
+    finally:
+        files.remove_partials(folder)
+    if cfg.pictures:
+        groups = manifest_rows(folder)
+        with progress("pictures", manifest["num_tracks"]) as bar:
+            for _ in map_tasks(draw_pictures, [PictureTask(folder, rows) for rows in groups], engines=engines, advance=bar.update):
+                pass
+    return {**manifest, "num_computed": num_todo}
+
+
+def manifest_rows(folder: Path) -> list[tuple[int, ...]]:
+    """The index's rows, shard by shard."""
+    table = shards.ShardSet(folder).index
+    return [tuple(rows.index) for _, rows in table.groupby("shard")]
+
+
+def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_make: bool) -> Path | None:
+    """The folder of finished shards of this data and front end: `data.shards`, or one found in `under`.
+
+    Raises:
+        UserError: `data.shards` were made with other features, or none are found and none may be made.
+    """
+    if data.shards is not None:
+        there, here = shards.ShardSet(data.shards).manifest["features"], to_plain(features)
+        differing = [f"features.{name} is {there.get(name)} there, {here[name]} here" for name in here if there.get(name) != here[name]]
+        if differing:
+            raise UserError(f"data.shards={data.shards}: made with another front end ({'; '.join(differing)})")
+        return data.shards
+    tracks, _ = index.scan(data)
+    wanted = (front_end.fingerprint(features), index.listing_digest(tracks), data.max_mib)
+    for path in sorted(under.glob("*/manifest.json")):
+        manifest = shards.read_manifest(path.parent)
+        if manifest and (manifest["fingerprint"], manifest["listing"], manifest["max_mib"]) == wanted:
+            return path.parent
+    if may_make:
+        return None
+    changed = [f"features.{name}={value}" for name, value in to_plain(features).items() if value != defaults("features", features.kind)[name]]
+    command = " ".join(["ptunes preprocess", f"data={data.kind}", shlex.quote(f"data.root={data.root}"), *changed])
+    raise UserError(f"no shards for this data and front end under {under}: run `{command}` first, or give data.shards")
+
+
+def name_shards(data: DataConfig, features: FeaturesConfig) -> str:
+    """A run name for the shards that `train` makes by itself."""
+    tracks, _ = index.scan(data)
+    return f"auto-{front_end.fingerprint(features)[:8]}-{index.listing_digest(tracks)[:8]}"

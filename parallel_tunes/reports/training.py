@@ -1,0 +1,181 @@
+"""What a training or an evaluation found: figures as PNGs, a table of every answer, one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.run import Run
+from parallel_tunes.tasks.genre import Judged
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, told apart by any eye
+STYLE = {
+    "figure.dpi": 110,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "text.parse_math": False,  # labels are text, whatever signs they hold
+}
+
+
+def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardSet) -> None:
+    """Write the figures, predictions.csv and report.html of a train or evaluate run."""
+    split, found = next(((name, figures) for name, figures in report["metrics"].items() if figures and "confusion" in figures), (None, None))
+    with warnings.catch_warnings(), plt.rc_context(STYLE):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a label in a script the font lacks
+        pictures: dict[str, bytes] = {}
+        rows = run.rows()
+        if rows:
+            pictures["loss_curves.png"] = _png(draw_curves(rows, "loss", "cross-entropy (nats)"))
+            pictures["accuracy_curves.png"] = _png(draw_curves(rows, "accuracy", "accuracy"))
+        if found:
+            pictures["confusion_matrix.png"] = _png(draw_confusion(found["confusion"], split or ""))
+            pictures["per_class.png"] = _png(draw_per_class(found["per_class"]))
+        pictures["mel_spectrograms.png"] = _png(draw_mels(shards, report["classes"]))
+    for name, data in pictures.items():
+        run.write(name, lambda stream, data=data: stream.write(data))
+    mistakes = []
+    if found:
+        table = tabulate(judged[0], report["classes"], shards)
+        run.write("predictions.csv", lambda stream: table.to_csv(stream, index=False))
+        mistakes = table[table["label"] != table["predicted"]].sort_values("probability", ascending=False).head(12).to_dict("records")
+    page = render(report, split, found, pictures, mistakes)
+    run.write("report.html", lambda stream: stream.write(page.encode()))
+    run.log(f"page: {run.folder / 'report.html'}")
+
+
+def tabulate(judged: Judged, classes: list[str], shards: ShardSet) -> pd.DataFrame:
+    """A row a track: path, label, the label predicted and its probability."""
+    best = judged.probabilities.argmax(1)
+    return pd.DataFrame(
+        {
+            "path": shards.index["path"].iloc[judged.rows].to_numpy(),
+            "label": [classes[target] for target in judged.targets],
+            "predicted": [classes[number] for number in best],
+            "probability": judged.probabilities.max(1).round(6),
+        }
+    )
+
+
+def render(report: dict[str, Any], split: str | None, found: dict[str, Any] | None, pictures: dict[str, bytes], mistakes: list[dict[str, Any]]) -> str:
+    """The HTML page: self-contained, every text from outside escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
+    return pages.get_template("training.html").render(report=report, split=split, found=found, images=images, mistakes=mistakes)
+
+
+def draw_curves(rows: list[dict[str, Any]], figure: str, unit: str) -> Figure:
+    """Training and validation curves over epochs; seeds in the same colours."""
+    drawing, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    seeds = sorted({row["seed"] for row in rows})
+    for part, colour, dashes, name in (("train", BLUE, "--", "training (random crops)"), ("valid", ORANGE, "-", "validation (whole tracks)")):
+        for seed in seeds:
+            mine = [row for row in rows if row["seed"] == seed and row[part]]
+            label = name if seed == seeds[0] and mine else None
+            epochs, values = [row["epoch"] + 1 for row in mine], [row[part][figure] for row in mine]
+            axes.plot(epochs, values, dashes, color=colour, label=label, marker="o" if len(mine) < 3 else None)
+    axes.set(xlabel="epoch", ylabel=unit)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if figure == "accuracy":
+        axes.set_ylim(0, 1.02)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return drawing
+
+
+def draw_confusion(confusion: dict[str, Any], split: str) -> Figure:
+    """Counts by true and predicted label, shaded by the share of the true label."""
+    counts, labels = np.asarray(confusion["counts"]), [_short(label) for label in confusion["labels"]]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(2.4 + 0.45 * len(labels), 16)
+    drawing, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(labels) <= 30:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                axes.text(column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.55 else "black")
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{split}: tracks")
+    drawing.colorbar(image, ax=axes, label="share of the true label", shrink=0.75)
+    return drawing
+
+
+def draw_per_class(per_class: dict[str, Any]) -> Figure:
+    """Precision and recall of each label, with its support."""
+    names = list(per_class)
+    drawing, axes = plt.subplots(figsize=(6, min(1.2 + 0.42 * len(names), 20)), layout="constrained")
+    at = np.arange(len(names))
+    axes.barh(at - 0.19, [per_class[name]["precision"] for name in names], 0.36, color=BLUE, label="precision")
+    axes.barh(at + 0.19, [per_class[name]["recall"] for name in names], 0.36, color=ORANGE, label="recall")
+    axes.set_yticks(at, [f"{_short(name)} (n = {per_class[name]['support']})" for name in names])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(visible=False, axis="y")
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return drawing
+
+
+def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
+    """The log-mel spectrogram of one track of each label, its first 10 s."""
+    features = shards.manifest["features"]
+    seconds_a_frame = features["hop_length"] / features["sample_rate_hz"]
+    shown = [label for label in classes if (shards.index["label"] == label).any()][:most]
+    columns = min(len(shown), 5)
+    num_rows = -(-len(shown) // columns)
+    drawing, grid = plt.subplots(num_rows, columns, figsize=(2.6 * columns + 0.8, 2.1 * num_rows + 0.4), layout="constrained", squeeze=False, sharey=True)
+    top_hz = features["fmax_hz"] or features["sample_rate_hz"] / 2
+    marks_hz = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz]
+    for axes, label in zip(grid.flat, shown, strict=False):
+        row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
+        decibels = shards.read(row, 0, max(int(10 / seconds_a_frame), 1)).T.astype(np.float32)
+        extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
+        image = axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - 80, extent=extent)
+        bands = np.interp(_mel(np.array(marks_hz)), np.linspace(_mel(features["fmin_hz"]), _mel(top_hz), len(decibels)), np.arange(len(decibels)))
+        axes.set_yticks(bands, [f"{hz / 1000:g}" for hz in marks_hz])
+        axes.set_title(_short(label), fontsize=10)
+        axes.grid(visible=False)
+    for axes in list(grid.flat)[len(shown) :]:
+        axes.set_axis_off()
+    drawing.supxlabel("time (s)", fontsize=10)
+    drawing.supylabel("frequency (kHz, mel scale)", fontsize=10)
+    bar = drawing.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
+    bar.set_label("level (dB, 80 dB range)")
+    bar.set_ticks([])
+    return drawing
+
+
+def _mel(frequency_hz: Any) -> Any:
+    """Slaney's mel scale: linear to 1 kHz, then logarithmic."""
+    hz = np.asarray(frequency_hz, float)
+    return np.where(hz < 1000, 3 * hz / 200, 15 + np.log(np.maximum(hz, 1e-9) / 1000) * 27 / np.log(6.4))
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 20 else label[:19] + "…"
+
+
+def _png(drawing: Figure) -> bytes:
+    stream = io.BytesIO()
+    drawing.savefig(stream, format="png")
+    plt.close(drawing)
+    return stream.getvalue()

@@ -1,0 +1,210 @@
+"""A Run: its folder, resolved config, log, metrics.jsonl and report.json. Only rank 0's Run writes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from parallel_tunes import files
+from parallel_tunes.config import UserError, flatten, to_plain
+
+# Keys that may differ when a run goes on: where it runs and for how long, not what it computes. Which data a run
+# reads is told by the index's digest, not by a path.
+RESOURCES = ("run.", "parallel.", "preprocess.", "train.num_epochs", "train.device", "data.root", "data.shards", "data.kind")
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "soundfile", "soxr", "librosa", "ipyparallel", "hydra-core")
+
+
+class Run:
+    """One run of a job in one folder, whatever the world size.
+
+    Args:
+        job: name of the job.
+        cfg: the job's config dataclass.
+        folder: the run folder; made by `open`.
+        is_writer: whether this is rank 0; every other rank's writes do nothing.
+        started: when the job was started, seconds since 1970.
+    """
+
+    def __init__(self, job: str, cfg: Any, folder: Path, *, is_writer: bool, started: float) -> None:
+        self.job = job
+        self.folder = folder
+        self.is_writer = is_writer
+        self.should_stop = False
+        self._config: dict[str, Any] = to_plain(cfg)
+        self._started = min(started, time.time())
+        self._token = secrets.token_hex(8)
+
+    def open(self) -> dict[str, Any] | None:
+        """Make or take over the folder; the report if the run is complete already.
+
+        Raises:
+            UserError: the folder holds something else, or a run with another config, or cannot be written.
+        """
+        before = self._read_config() if self.folder.is_dir() and any(self.folder.iterdir()) else None
+        if before is not None:
+            self._check_same(before)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.remove_partials(self.folder)
+            files.write_json(self.folder / "owner.json", {"token": self._token, "pid": os.getpid(), "host": platform.node()})
+            if before is None:
+                text = yaml.safe_dump({"job": self.job, **self._config}, sort_keys=False, allow_unicode=True)
+                files.write_text(self.folder / "config.yaml", text)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another run.dir") from error
+        report = self.read_report()
+        return report if report and report["status"] == "complete" else None
+
+    def _read_config(self) -> dict[str, Any]:
+        refused = f"run.dir={self.folder} is not empty and holds no run of {self.job}: choose another run.dir or run.name"
+        try:
+            tree = yaml.safe_load((self.folder / "config.yaml").read_text())
+        except FileNotFoundError:
+            if all(path.name.startswith(files.TEMPORARY) or path.name == "owner.json" for path in self.folder.iterdir()):
+                return {"job": self.job, **self._config}  # killed before it wrote its config
+            raise UserError(refused) from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{refused} ({type(error).__name__} in config.yaml)") from error
+        if not isinstance(tree, dict) or tree.get("job") != self.job:
+            raise UserError(refused)
+        return tree
+
+    def _check_same(self, before: Mapping[str, Any]) -> None:
+        old = flatten({name: value for name, value in before.items() if name != "job"})
+        new = flatten(self._config)
+        changed = [
+            f"{name} was {old.get(name)}, is {new.get(name)}"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name) and not name.startswith(RESOURCES)
+        ]
+        if changed:
+            raise UserError(f"{self.folder} holds a {self.job} run with another config ({'; '.join(changed)}): choose another run.name")
+
+    def fence(self) -> None:
+        """Raise if another process has taken this run over; called before every rename."""
+        owner = json.loads((self.folder / "owner.json").read_text())
+        if owner["token"] != self._token:
+            raise UserError(f"{self.folder}: process {owner['pid']} on {owner['host']} has taken this run over; this one stops")
+
+    def write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
+        """Write a file of the run folder, by rename, if this is rank 0 and the run is still its own."""
+        if self.is_writer:
+            files.write_file(self.folder / name, write, before_rename=self.fence)
+
+    def log(self, line: str) -> None:
+        """Say a line on standard output and in log.txt."""
+        if self.is_writer:
+            print(line, flush=True)
+            with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def warn(self, line: str) -> None:
+        """Say a line of warning on standard error and in log.txt."""
+        if self.is_writer:
+            print(f"ptunes: warning: {line}", file=sys.stderr, flush=True)
+            with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} warning: {line}\n")
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        if self.is_writer:
+            self.fence()
+            with (self.folder / "metrics.jsonl").open("a") as stream:
+                stream.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        try:
+            return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def cut_rows(self, num_rows: int) -> None:
+        """Cut metrics.jsonl back to what a checkpoint knows; a torn last line goes too."""
+        path = self.folder / "metrics.jsonl"
+        if self.is_writer and path.exists():
+            kept = path.read_text(errors="replace").splitlines()[:num_rows]
+            self.write("metrics.jsonl", lambda stream: stream.write("".join(line + "\n" for line in kept).encode()))
+
+    def read_report(self) -> dict[str, Any] | None:
+        """report.json, or None where there is none yet."""
+        try:
+            report = json.loads((self.folder / "report.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return report if isinstance(report, dict) and "status" in report else None
+
+    def write_report(self, status: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write and return report.json: what every report has, and `facts`."""
+        report = {
+            "job": self.job,
+            "status": status,
+            "name": self.folder.name,
+            "seconds": round(time.time() - self._started, 3),
+            "world_size": 1,
+            "device": "cpu",
+            "versions": versions(),
+            "git": git_revision(),
+            "metrics": {},
+            **facts,
+        }
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        self.write("report.json", lambda stream: stream.write(text.encode()))
+        return report
+
+
+def default_name(started: float, part: int | None) -> str:
+    """The name of a run: its Slurm job, else when it started; `part` numbers the runs of a sweep."""
+    name = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    name = name or time.strftime("%Y%m%d-%H%M%S", time.localtime(started)) + f"-{int(started * 1000) % 1000:03d}"
+    return name if part is None else f"{name}-{part}"
+
+
+def run_folder(job: str, folder: Path | None, name: str | None, *, started: float, part: int | None) -> Path:
+    """The run folder that `run.dir` and `run.name` mean.
+
+    Raises:
+        UserError: run.name is no plain file name.
+    """
+    if folder is not None:
+        return folder if part is None else folder / str(part)
+    if name is None:
+        return Path("logs") / job / default_name(started, part)
+    if not re.fullmatch(r"[^/\0-\x1f]{1,200}", name) or name.startswith("."):
+        raise UserError(f"run.name={name!r}: a name has no slash and does not begin with a dot; run.dir takes a path")
+    return Path("logs") / job / (name if part is None else f"{name}-{part}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("parallel_tunes", *PACKAGES):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout this package runs from, with `+` if changed since; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,301 @@
+"""Genre: one label a track from its log-mel spectrogram; trained on random crops, judged on whole tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallel_tunes.config import EvaluateJob, FeaturesConfig, SplitConfig, TaskConfig, TrainJob, UserError, build, to_plain
+from parallel_tunes.data import splits
+from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, share, window_starts
+from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.parallel.mesh import Mesh, Stopwatch
+from parallel_tunes.run import Run
+from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
+from parallel_tunes.train.gradient import Frozen, GradientLearner
+from parallel_tunes.train.learner import Batch
+
+MAX_WINDOWS = 64  # in one forward pass of an evaluation
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's answers on a split."""
+
+    rows: Ids  # of the index
+    probabilities: NDArray[np.float64]  # (num_tracks, num_classes)
+    targets: NDArray[np.int64]
+
+
+class GenreSource:
+    """Crops to learn from and windows to judge by, out of a shard set and a split.
+
+    Args:
+        rows: rows of the index by split; they may have only labels of `classes`.
+        seed: seed of the order and the crops.
+    """
+
+    def __init__(
+        self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *, window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0
+    ) -> None:  # fmt: skip
+        self.shards, self.rows, self.window, self.overlap, self.mesh, self.seed = shards, rows, window, overlap, mesh, seed
+        self.num_classes = len(classes)
+        numbers = {name: number for number, name in enumerate(classes)}
+        self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
+        self.batches = Batches(rows["train"], batch=batch, seed=seed) if "train" in rows else None
+        self.num_steps = self.batches.num_steps if self.batches else 0
+
+    def train(self, epoch: int, from_step: int) -> Iterator[Batch]:
+        """This rank's parts of an epoch's global batches."""
+        assert self.batches is not None
+        for ids in self.batches.epoch(epoch)[from_step:]:
+            mine = share(ids, rank=self.mesh.rank, world_size=self.mesh.world_size)
+            # a rank without a sample of this batch takes part with one that weighs nothing
+            weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
+            at = draw_uniform(self.seed, epoch, mine, "crop")
+            starts = (at * np.maximum(self.shards.num_frames[mine] - self.window + 1, 1)).astype(np.int64)
+            crops = [self._crop(row, start) for row, start in zip(mine, starts, strict=True)]
+            yield Batch(_stack(crops), torch.from_numpy(self.labels[mine]), torch.full((len(mine),), weight), len(ids))
+
+    def _crop(self, row: int, start: int) -> NDArray[np.float16]:
+        return fit_length(self.shards.read(row, start, self.window), self.window)
+
+    def num_tracks(self, split: str) -> int:
+        return len(self.rows.get(split, ()))
+
+    def targets(self, split: str) -> NDArray[np.int64]:
+        return self.labels[self.rows[split]]
+
+    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        places = [
+            (track, int(self.rows[split][track]), start)
+            for track in range(first, last)
+            for start in window_starts(int(self.shards.num_frames[self.rows[split][track]]), self.window, self.overlap)
+        ]
+        for at in range(0, len(places), MAX_WINDOWS):
+            part = places[at : at + MAX_WINDOWS]
+            yield torch.tensor([track for track, _, _ in part]), _stack([self._crop(row, start) for _, row, start in part])
+
+
+def _stack(crops: list[NDArray[np.float16]]) -> Tensor:
+    """Crops of shape (num_frames, num_mels) as (num, num_mels, num_frames)."""
+    return torch.from_numpy(np.stack(crops)).transpose(1, 2)
+
+
+def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
+    """Frames of a crop of task.crop_s."""
+    return max(round(task.crop_s * features.sample_rate_hz / features.hop_length), 8)
+
+
+def fit_scaler(shards: ShardSet, rows: Ids) -> tuple[float, float]:
+    """Mean and standard deviation, in dB, of all values of the given tracks: fitted on the training split alone."""
+    chosen = shards.index.iloc[rows]
+    num_values = float(chosen["num_frames"].sum()) * shards.manifest["features"]["num_mels"]
+    mean = chosen["db_sum"].sum() / num_values
+    variance = chosen["db_square_sum"].sum() / num_values - mean**2
+    return float(mean), float(np.sqrt(max(variance, 1e-6)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is made of, decided before it starts."""
+
+    shards: ShardSet
+    split: splits.Split
+    rows: dict[str, Ids]
+    classes: list[str]
+    facts: dict[str, Any]  # for model.json
+
+    def source(self, cfg: TrainJob, mesh: Mesh, seed: int) -> GenreSource:
+        """The data as one of the trainings sees it."""
+        window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
+        return GenreSource(self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh, batch=cfg.train.batch, seed=seed)
+
+
+def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
+    """Draw the split, fit the scaler on its training part, and say what was noticed.
+
+    Raises:
+        UserError: fewer than two labels, or more ranks than training tracks.
+    """
+    split = splits.draw(shards.index, cfg.split)
+    for warning in split.warnings:
+        run.warn(warning)
+    labels = shards.index["label"].to_numpy(object)
+    classes = sorted(set(labels[split.rows["train"]]))
+    if len(classes) < 2:
+        raise UserError(f"all training tracks have the label {classes[0]!r}: a genre model needs at least two labels")
+    num_train = len(split.rows["train"])
+    if mesh.world_size > num_train:
+        raise UserError(f"{mesh.world_size} ranks for {num_train} training tracks: start at most {num_train}")
+    rows = known_rows(split.rows, labels, classes, run)
+    mean_db, deviation_db = fit_scaler(shards, rows["train"])
+    facts = {
+        "task": "genre",
+        "classes": classes,
+        "architecture": to_plain(cfg.model),
+        "features": shards.manifest["features"],
+        "fingerprint": shards.manifest["fingerprint"],
+        "standardise": {"mean_db": mean_db, "deviation_db": deviation_db},
+        "windows": {"num_frames": window_frames(cfg.task, cfg.features), "overlap": cfg.task.overlap},
+        "data": {"index_digest": shards.manifest["index_digest"], "split": to_plain(cfg.split)},
+    }
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in rows.items())
+    run.log(f"{split.kind} split: {sizes} tracks; {len(classes)} labels")
+    return Plan(shards, split, rows, classes, facts)
+
+
+def known_rows(rows: dict[str, Ids], labels: NDArray[np.object_], classes: list[str], run: Run) -> dict[str, Ids]:
+    """Leave out, with a warning, the tracks whose label the model does not know."""
+    known: dict[str, Ids] = {}
+    for name, part in rows.items():
+        is_known = np.isin(labels[part].astype(str), classes)
+        known[name] = part[is_known]
+        if not is_known.all():
+            strange = ", ".join(sorted(set(labels[part[~is_known]])))
+            run.warn(f"{name}: {int((~is_known).sum())} tracks with labels unknown to the model ({strange}) are left out")
+    return known
+
+
+def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, Any] | None:
+    """Train each seed, judge it by the test split and write the model folder.
+
+    Returns:
+        The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
+    """
+    made = plan(cfg, shards, mesh, run)
+    state = checkpoint.resume(run, mesh, made.facts["data"]["index_digest"])
+    progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
+    run.cut_rows(progress.num_rows)
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
+    began_at, results = progress.total_step, []
+    for number, seed in enumerate(cfg.train.seeds):
+        source = made.source(cfg, mesh, seed)
+        model = model_folder.build_model(cfg.model, len(made.classes), seed)
+        total_steps = cfg.train.num_epochs * source.num_steps
+        learner = GradientLearner(model, cfg.train, mesh, total_steps=total_steps, **made.facts["standardise"])
+        if number == 0:
+            num_parameters = sum(p.numel() for p in model.parameters())
+            run.log(f"{cfg.model.name}: {num_parameters} parameters; {learner.precision} on {mesh.world_size} x {mesh.device_name}")
+        if number > progress.seed_at:
+            progress, state = progress.next_seed(), None
+        if number == progress.seed_at and not trainer.fit(learner, source, cfg.train, mesh, run, progress, state, watch):
+            return None
+        best = mesh.on_first(lambda seed=seed: checkpoint.load(run, f"best-{seed}.pt"))
+        if best is None:
+            raise UserError(f"{run.folder}/checkpoints/best-{seed}.pt is damaged: train again under another run.name")
+        learner.load_weights(best["weights"])
+        results.append((best, trainer.judge(learner, source, "test", mesh)))
+        watch.lap("eval")
+    chosen = min(range(len(results)), key=lambda at: results[at][0]["valid"]["loss"] if results[at][0]["valid"] else 0.0)
+    summary = {"seeds": list(cfg.train.seeds), "seed": cfg.train.seeds[chosen], "epoch": results[chosen][0]["epoch"], "valid": results[chosen][0]["valid"]}
+    model_folder.save(run, results[chosen][0]["weights"], {**made.facts, "training": summary})
+    judged = [Judged(made.rows["test"], answers, source.targets("test")) for _, answers in results]
+    return {
+        "task": "genre",
+        "metrics": summarise(made, cfg, [best for best, _ in results], judged),
+        "samples_per_s": round(mesh.largest(0.0) or sum(row["samples_per_s"] for row in run.rows()) / max(len(run.rows()), 1), 2),
+        "global_batch": cfg.train.batch,
+        "steps": progress.total_step,
+        "steps_this_time": progress.total_step - began_at,
+        "num_parameters": num_parameters,
+        "precision": learner.precision,
+        "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},
+        "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
+        "front_end": made.facts["fingerprint"],
+        "classes": made.classes,
+        "split": describe_split(made),
+        "judged": judged,
+    }
+
+
+def describe_split(made: Plan) -> dict[str, Any]:
+    """How the split came out, for the report."""
+    labels = made.shards.index["label"].to_numpy(object)
+    return {
+        "kind": made.split.kind,
+        "tracks": {name: len(part) for name, part in made.rows.items()},
+        "per_label": {
+            label: {name: int((labels[part] == label).sum()) for name, part in made.rows.items()} for label in made.classes
+        },
+        "num_excluded": made.split.num_excluded,
+        "num_dropped": made.split.num_dropped,
+        "duplicates": made.split.duplicates,
+        "warnings": made.split.warnings,
+    }
+
+
+def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: list[Judged]) -> dict[str, Any]:
+    """metrics: each split's figures; with several seeds the mean of the single models, the ensemble beside it."""
+    test = None
+    if len(made.rows["test"]):
+        groups = group_numbers(made.shards, made.rows["test"], made.split.kind)
+        single = [metrics.classification(answers.probabilities, answers.targets, made.classes, groups) for answers in judged]
+        test = metrics.over_seeds(single, cfg.train.seeds) if len(single) > 1 else single[0]
+        if len(single) > 1:
+            mean = np.mean([answers.probabilities for answers in judged], axis=0)
+            test["ensemble"] = metrics.classification(mean, judged[0].targets, made.classes, groups)
+    trained = {name: _mean([best[name] for best in bests]) for name in ("train", "valid")}
+    return {**trained, "test": test}
+
+
+def group_numbers(shards: ShardSet, rows: Ids, kind: str) -> Ids | None:
+    """Numbers of the groups (artists) of some tracks, where the split kept groups together."""
+    if kind != "grouped":
+        return None
+    groups = shards.index["group"].where(shards.index["group"].notna(), shards.index["path"])
+    return np.unique(groups.iloc[rows].to_numpy(str), return_inverse=True)[1].astype(np.int64)
+
+
+def _mean(figures: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Mean loss and accuracy over seeds."""
+    present = [figure for figure in figures if figure]
+    if not present:
+        return None
+    means = {name: float(np.mean([figure[name] for figure in present])) for name in ("loss", "accuracy")}
+    return {**means, "n": present[0]["n"]}
+
+
+def evaluate(folder: model_folder.ModelFolder, shards: ShardSet, cfg: EvaluateJob, mesh: Mesh, run: Run) -> dict[str, Any]:
+    """Judge a model folder by a split of a data set, drawn as its training drew it.
+
+    Raises:
+        UserError: other features or other data than it was trained on, or no track whose label it knows.
+    """
+    facts = folder.facts
+    if facts["fingerprint"] != shards.manifest["fingerprint"]:
+        raise UserError(f"data.shards={shards.folder}: made with other features than the model's; leave data.shards out to make them anew")
+    everything = np.arange(len(shards.index))
+    name, kind = cfg.evaluate.split, "all"
+    rows = {name: everything}
+    if name != "all":
+        if facts["data"]["index_digest"] != shards.manifest["index_digest"]:
+            raise UserError(f"evaluate.split={name}: this data is not what the model was trained on; evaluate.split=all judges all of it")
+        drawn = splits.draw(shards.index, build(SplitConfig, facts["data"]["split"]))
+        rows, kind = {name: drawn.rows[name]}, drawn.kind
+    elif facts["data"]["index_digest"] == shards.manifest["index_digest"]:
+        run.warn("these are the tracks the model was trained on: the figures say nothing about others")
+    rows = known_rows(rows, shards.index["label"].to_numpy(object), folder.classes, run)
+    if not len(rows[name]):
+        raise UserError(f"evaluate.split={name}: holds no track whose label the model knows ({', '.join(folder.classes)})")
+    source = GenreSource(
+        shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh
+    )  # fmt: skip
+    judge = Frozen(folder.model, mesh.device, **facts["standardise"])
+    answers = Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
+    found = metrics.classification(answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name], kind))
+    return {
+        "task": "genre",
+        "metrics": {"train": None, "valid": None, "test": None, name: found},
+        "split": {"name": name, "kind": kind},
+        "num_unknown": len(everything if name == "all" else drawn.rows[name]) - len(rows[name]),
+        "front_end": facts["fingerprint"],
+        "classes": folder.classes,
+        "judged": [answers],
+    }

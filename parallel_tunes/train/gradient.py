@@ -1,0 +1,130 @@
+"""Learning by gradient descent: one torch model, its optimizer and schedule, DDP and mixed precision."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parallel_tunes.config import TrainConfig
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.train.learner import Batch, Sums
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`auto` as `bf16` where the hardware multiplies it natively, else `fp32`; other words as they are."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    abilities = torch.cpu.get_capabilities()
+    return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
+
+
+class Frozen:
+    """A model that only answers: what judges and serves.
+
+    Args:
+        model: takes (batch, 1, num_mels, num_frames), gives logits (batch, num_classes).
+        mean_db, deviation_db: the training split's statistics; inputs are standardised by them.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, *, mean_db: float, deviation_db: float) -> None:
+        self.device = device
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.mean_db, self.deviation_db = mean_db, deviation_db
+
+    def standardise(self, inputs: Tensor) -> Tensor:
+        """dB, shape (num, num_mels, num_frames) → (num, 1, num_mels, num_frames), float32 on the device."""
+        inputs = inputs.to(self.device, non_blocking=True).float().unsqueeze(1)
+        return inputs.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Probabilities, shape (num, num_classes), float32 on the CPU; always in full precision."""
+        self.model.eval()
+        return F.softmax(self.model(self.standardise(inputs)), 1).cpu()
+
+
+class GradientLearner(Frozen):
+    """A model trained with AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero.
+
+    Args:
+        total_steps: length of the schedule.
+        model, mean_db, deviation_db: as for `Frozen`.
+    """
+
+    def __init__(self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int) -> None:
+        super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db)
+        self.parallel = mesh.data_parallel(self.model)
+        self.mesh = mesh
+        self.precision = choose_precision(cfg.precision, self.device)
+        self.cfg, self.total_steps = cfg, total_steps
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
+        groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole training."""
+        warmup = max(round(self.cfg.warmup * self.total_steps), 1)
+        if step < warmup:
+            return self.cfg.lr * (step + 1) / warmup
+        done = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
+        return self.cfg.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _backward(self, batch: Batch) -> Sums:
+        self.parallel.train()
+        targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
+        amp = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+        with amp:
+            logits = self.parallel(self.standardise(batch.inputs))
+        losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
+        (torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global)).backward()
+        return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights)
+
+    def step(self, batch: Batch, step: int) -> Sums:
+        """One optimizer step on this rank's part of a global batch; sums over that part."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = self._backward(batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.step()
+        return sums
+
+    def settle(self, batch: Batch) -> None:
+        """Two steps whose gradients are thrown away.
+
+        DDP rebuilds its buckets after the first backward pass, and other buckets add in another order: a resumed
+        process must be past that before it computes anything that counts. The caller loads the state afterwards.
+        """
+        for _ in range(2):
+            self._backward(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def align(self) -> None:
+        """Give every rank the batch-norm statistics of rank 0, as DDP does before each training step."""
+        for buffer in self.model.buffers():
+            self.mesh.from_first(buffer)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors, copied to the CPU."""
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.model.state_dict().items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take over a model's tensors."""
+        self.model.load_state_dict(weights)

@@ -1,0 +1,95 @@
+"""What the trainer asks of a learner and of its data, and the sums it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallel_tunes.config import UserError
+
+# Losses are added as integers of this fraction: integer sums do not depend on their order, so that neither the world
+# size nor an interruption changes a bit of a curve.
+LOSS_QUANTUM = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of a global batch."""
+
+    inputs: Tensor  # (num, num_mels, num_frames), float16 dB
+    targets: Tensor  # (num,), int64
+    weights: Tensor  # (num,), float32: 1, or 0 for the stand-in of a rank that has no sample of this batch
+    num_global: int  # samples in the whole batch
+
+
+class Sums:
+    """Exact sums over samples: loss, number right, number, number with a loss that is not finite."""
+
+    def __init__(self, values: Tensor | None = None) -> None:
+        self.values = torch.zeros(4, dtype=torch.int64) if values is None else values
+
+    @classmethod
+    def of(cls, losses: Tensor, right: Tensor, weights: Tensor) -> Sums:
+        """Sums over a batch: `losses` float, `right` bool, `weights` 0 or 1, each of shape (num,)."""
+        counted = weights > 0
+        finite = torch.isfinite(losses)
+        quanta = torch.where(finite & counted, losses, 0).double().div(LOSS_QUANTUM).round().long()
+        return cls(torch.stack([quanta.sum(), (right & counted).sum(), counted.sum(), (~finite & counted).sum()]))
+
+    def __iadd__(self, other: Sums) -> Sums:
+        self.values = self.values.to(other.values.device) + other.values
+        return self
+
+    def means(self) -> dict[str, Any]:
+        """Loss, accuracy and n.
+
+        Raises:
+            UserError: a loss was not finite.
+        """
+        quanta, right, num, num_bad = self.values.tolist()
+        if num_bad:
+            raise UserError(f"the loss is not finite for {num_bad} of {num} samples: training diverged; lower train.lr")
+        return {"loss": quanta * LOSS_QUANTUM / num, "accuracy": right / num, "n": num}
+
+
+class Learner(Protocol):
+    """What is trained: it steps on batches and predicts; its state is plain tensors and numbers."""
+
+    def step(self, batch: Batch, step: int) -> Sums: ...
+
+    def predict(self, inputs: Tensor) -> Tensor: ...
+
+    def settle(self, batch: Batch) -> None: ...
+
+    def align(self) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+    def weights(self) -> dict[str, Tensor]: ...
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None: ...
+
+
+class Source(Protocol):
+    """The data of a training: batches to learn from and windows to judge by."""
+
+    num_steps: int  # in an epoch
+    num_classes: int
+
+    def train(self, epoch: int, from_step: int) -> Iterator[Batch]: ...
+
+    def num_tracks(self, split: str) -> int: ...
+
+    def targets(self, split: str) -> NDArray[np.int64]: ...
+
+    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Windows of tracks `first` to `last` in bounded parts: the track each belongs to (num,), and inputs (num, …)."""
+        ...
