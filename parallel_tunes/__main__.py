@@ -7,13 +7,13 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from parallel_tunes import config
-from parallel_tunes.config import JOBS, UserError, suggest
+from parallel_tunes import schema
+from parallel_tunes.config import JOBS
+from parallel_tunes.schema import UserError, suggest
 
 USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m parallel_tunes, torchrun -m parallel_tunes
 
@@ -61,9 +61,11 @@ def describe(job: str) -> str:
         if len(names) > 1:
             lines.append(f"  {group}={'|'.join(names)}")
     rows = []
-    for leaf in config.keys_of(JOBS[job]):
+    for leaf in schema.keys_of(JOBS[job]):
         value = defaults.get(leaf.name)
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+        shown = (
+            "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+        )
         name = {name: shown for shown, name in MODEL_KEY.items()}.get(leaf.name, leaf.name)
         rows.append((f"{name}={shown}", leaf.meaning + (f" ({', '.join(leaf.choices)})" if leaf.choices else "")))
     width = min(max(len(left) for left, _ in rows), 36)
@@ -73,14 +75,14 @@ def describe(job: str) -> str:
 
 def read_defaults(job: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """A job's default values by dotted key and its groups' options, read without Hydra: --help must be quick."""
-    folder = config.conf_folder()
+    folder = schema.conf_folder()
     tree = yaml.safe_load((folder / f"{job}.yaml").read_text())
     options: dict[str, list[str]] = {}
     for entry in tree.pop("defaults"):
         for group, option in entry.items() if isinstance(entry, dict) else ():
-            tree[group] = config.defaults(group, option)
+            tree[group] = schema.defaults(group, option)
             options[group] = sorted(file.stem for file in (folder / group).glob("*.yaml"))
-    return config.flatten(tree), options
+    return schema.flatten(tree), options
 
 
 def to_overrides(job: str, words: Sequence[str]) -> list[str]:
@@ -90,7 +92,7 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
         UserError: a word is no key=value, or its key is unknown.
     """
     words, files = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    leaves = {leaf.name: leaf for leaf in config.keys_of(JOBS[job])}
+    leaves = {leaf.name: leaf for leaf in schema.keys_of(JOBS[job])}
     groups = read_defaults(job)[1]
     renamed = {shown: name for shown, name in MODEL_KEY.items() if name in leaves}
     overrides = []
@@ -112,7 +114,9 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
         elif name.startswith("hydra"):
             overrides.append(word)
         else:
-            raise UserError(f"unknown key {name}{suggest(name, [*leaves, *groups])}; `ptunes {job} --help` lists the keys")
+            raise UserError(
+                f"unknown key {name}{suggest(name, [*leaves, *groups])}; `ptunes {job} --help` lists the keys"
+            )
     if files and "files" not in leaves:
         raise UserError(f"ptunes {job} takes no files after --")
     if files:
@@ -139,7 +143,7 @@ def compose_and_run(job: str, overrides: list[str]) -> int:
     codes: list[int] = []
     failures: list[UserError] = []  # kept from Hydra, which would print a page about them
 
-    @hydra.main(config_path=str(config.conf_folder().resolve()), config_name=job, version_base="1.3")
+    @hydra.main(config_path=str(schema.conf_folder().resolve()), config_name=job, version_base="1.3")
     def composed(values: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
@@ -148,7 +152,7 @@ def compose_and_run(job: str, overrides: list[str]) -> int:
         sweep = HydraConfig.get()
         part = sweep.job.num if sweep.mode is not None and sweep.mode.name == "MULTIRUN" else None
         try:
-            cfg = config.build(JOBS[job], {str(name): value for name, value in tree.items()})
+            cfg = schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
             from parallel_tunes import jobs
 
             codes.append(jobs.run_job(job, cfg, part=part))

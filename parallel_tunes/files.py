@@ -13,7 +13,9 @@ from typing import IO, Any
 TEMPORARY = ".partial-"
 
 
-def write_file(path: Path, write: Callable[[IO[bytes]], object], *, before_rename: Callable[[], None] | None = None) -> None:
+def write_file(
+    path: Path, write: Callable[[IO[bytes]], object], *, before_rename: Callable[[], None] | None = None
+) -> None:
     """Call `write` on a temporary file beside `path`, fsync it and rename it onto `path`.
 
     `before_rename` may raise to keep the old file; nothing half-written remains either way.
@@ -49,7 +51,9 @@ def write_text(path: Path, text: str, *, before_rename: Callable[[], None] | Non
 
 def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[[], None] | None = None) -> None:
     """`write_file` for JSON; NaN and infinities are refused, because they are no JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", before_rename=before_rename)
+    write_text(
+        path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", before_rename=before_rename
+    )
 
 
 def remove_partials(folder: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,11 +18,21 @@ from tqdm import tqdm
 
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes import run as runs
-from parallel_tunes.config import DataConfig, EvaluateJob, FeaturesConfig, PredictJob, PreprocessJob, RunConfig, SynthJob, TrainJob, UserError
+from parallel_tunes.config import (
+    DataConfig,
+    EvaluateJob,
+    FeaturesConfig,
+    PredictJob,
+    PreprocessJob,
+    RunConfig,
+    SynthJob,
+    TrainJob,
+)
 from parallel_tunes.data import synthetic
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
+from parallel_tunes.schema import UserError
 
 Facts = dict[str, Any]
 INTERRUPTED = 130
@@ -116,17 +127,30 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
     """Write a corpus: <label>/<artist>-<track>.wav and tracks.csv."""
     del mesh
     pieces = synthetic.list_corpus(cfg.num_artists, cfg.tracks_per_artist)
-    run.log(f"{len(pieces)} tracks of {cfg.duration_s:g} s by {cfg.num_artists} artists in each of {len(synthetic.GENRES)} genres")
+    run.log(
+        f"{len(pieces)} tracks of {cfg.duration_s:g} s by {cfg.num_artists} artists in each of {len(synthetic.GENRES)} genres"
+    )
     with _bar("synth", len(pieces)) as bar:
         for piece in pieces:
             if not (run.folder / piece.path).exists():
-                samples = synthetic.render_track(*piece.numbers, seed=cfg.seed, duration_s=cfg.duration_s, sample_rate_hz=cfg.sample_rate_hz)
-                run.write(piece.path, lambda stream, s=samples: soundfile.write(stream, s, cfg.sample_rate_hz, format="WAV", subtype="PCM_16"))
+                samples = synthetic.render_track(
+                    *piece.numbers, seed=cfg.seed, duration_s=cfg.duration_s, sample_rate_hz=cfg.sample_rate_hz
+                )
+                sound = partial(
+                    soundfile.write, data=samples, samplerate=cfg.sample_rate_hz, format="WAV", subtype="PCM_16"
+                )
+                run.write(piece.path, sound)
             bar.update()
     rows = "".join(f"{piece.path},{piece.label},{piece.artist}\n" for piece in pieces)
-    run.write(synthetic.LIST, lambda stream: stream.write(f"path,label,artist\n{rows}".encode()))
+    run.write_bytes(synthetic.LIST, f"path,label,artist\n{rows}".encode())
     run.log(f"data=synthetic data.root={run.folder}")
-    return {"metrics": {"num_tracks": len(pieces), "num_labels": len(synthetic.GENRES), "audio_s": len(pieces) * cfg.duration_s}}
+    return {
+        "metrics": {
+            "num_tracks": len(pieces),
+            "num_labels": len(synthetic.GENRES),
+            "audio_s": len(pieces) * cfg.duration_s,
+        }
+    }
 
 
 def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
@@ -134,7 +158,13 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     del mesh
     began = time.perf_counter()
     manifest = preprocessing.make_shards(
-        cfg.data, cfg.features, cfg.preprocess, folder=run.folder, engines=cfg.parallel.engines, progress=_bar, say=run.log
+        cfg.data,
+        cfg.features,
+        cfg.preprocess,
+        folder=run.folder,
+        engines=cfg.parallel.engines,
+        progress=_bar,
+        say=run.log,
     )
     seconds, failed = time.perf_counter() - began, manifest["failed"]
     for failure in failed[:20]:
@@ -142,11 +172,18 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     if len(failed) > 20:
         run.warn(f"… and {len(failed) - 20} more failed files, all listed in {run.folder / 'manifest.json'}")
     rate = manifest["num_computed"] / seconds
-    run.log(f"{manifest['num_tracks']} tracks in {len(manifest['shards'])} shards, {len(failed)} failed; {rate:.1f} tracks/s")
+    run.log(
+        f"{manifest['num_tracks']} tracks in {len(manifest['shards'])} shards, {len(failed)} failed; {rate:.1f} tracks/s"
+    )
     run.log(f"data.shards={run.folder}")
     facts = {"num_tracks": manifest["num_tracks"], "num_failed": len(failed), "num_computed": manifest["num_computed"]}
     return {
-        "metrics": {**facts, "num_shards": len(manifest["shards"]), "audio_s": manifest["audio_s"], "tracks_per_s": round(rate, 2)},
+        "metrics": {
+            **facts,
+            "num_shards": len(manifest["shards"]),
+            "audio_s": manifest["audio_s"],
+            "tracks_per_s": round(rate, 2),
+        },
         "engines": cfg.parallel.engines,
         "front_end": manifest["fingerprint"],
         "failed": failed,
@@ -187,12 +224,22 @@ def _tell(test: Facts | None, run: Run) -> None:
     run.log(f"accuracy {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}, n = {test['n']} tracks)")
 
 
-def _shards_for(data: DataConfig, features: FeaturesConfig, cfg: TrainJob | EvaluateJob, mesh: Mesh, run: Run) -> ShardSet:
+def _shards_for(
+    data: DataConfig, features: FeaturesConfig, cfg: TrainJob | EvaluateJob, mesh: Mesh, run: Run
+) -> ShardSet:
     """The shards of this data with these features: those given, those found, or made now in a world of one."""
-    folder = mesh.on_first(lambda: preprocessing.find_shards(data, features, Path("logs/preprocess"), may_make=mesh.world_size == 1))
+    folder = mesh.on_first(
+        lambda: preprocessing.find_shards(data, features, Path("logs/preprocess"), may_make=mesh.world_size == 1)
+    )
     if folder is None:
         name = preprocessing.name_shards(data, features)
-        job = PreprocessJob(data, features, cfg.preprocess, cfg.parallel, RunConfig(None, name))
+        job = PreprocessJob(
+            data=data,
+            features=features,
+            preprocess=cfg.preprocess,
+            parallel=cfg.parallel,
+            run=RunConfig(dir=None, name=name),
+        )
         run.log(f"no shards for this data and front end yet: making them under logs/preprocess/{name}")
         run_job("preprocess", job, mesh=mesh)
         folder = Path("logs/preprocess") / name

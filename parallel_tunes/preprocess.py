@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pandas as pd
 from parallel_tunes import files
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
-from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig, UserError, defaults, to_plain
+from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.data import index, shards
 from parallel_tunes.parallel.engines import Advance, map_tasks
+from parallel_tunes.schema import UserError, defaults, to_plain
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
             frames = np.ascontiguousarray(clip.log_mel.T)
             wide = frames.astype(np.float64)
             digest = files.digest_file(task.root / path)
-            tracks.append(shards.Track(row, digest, clip.duration_s, offset, len(frames), float(wide.sum()), float((wide**2).sum())))
+            tracks.append(
+                shards.Track(
+                    row, digest, clip.duration_s, offset, len(frames), float(wide.sum()), float((wide**2).sum())
+                )
+            )
             arrays.append(frames)
             offset += len(frames)
         advance(1)
@@ -70,9 +76,8 @@ def draw_pictures(task: PictureTask, advance: Advance) -> None:
         target = picture_path(task.folder, features.index, row)
         if not target.exists():
             decibels = features.read(row).T.astype(np.float32)
-            files.write_file(
-                target, lambda stream, image=decibels: matplotlib.image.imsave(stream, image, cmap="magma", origin="lower", format="png")
-            )
+            save = partial(matplotlib.image.imsave, arr=decibels, cmap="magma", origin="lower", format="png")
+            files.write_file(target, save)
         advance(1)
 
 
@@ -82,7 +87,9 @@ def picture_path(folder: Path, table: pd.DataFrame, row: int) -> Path:
     return folder / "spectrograms" / label.replace("/", "_").lstrip(".") / f"{path.name}.png"
 
 
-def plan(tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig) -> list[ShardTask]:
+def plan(
+    tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig
+) -> list[ShardTask]:
     """Cut the index, in its order, into shards of about `cfg.shard_mib`; it depends on nothing but the index."""
     frames_per_s = features.sample_rate_hz / features.hop_length
     clip_s = features.clip_s or 240.0
@@ -93,9 +100,13 @@ def plan(tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, featu
     tasks = []
     for part, (_, rows) in enumerate(tracks.groupby(numbers)):
         seen = [list(row) for row in rows[["path", "bytes", "mtime_ns"]].itertuples(index=True)]
-        key = files.digest_json({"fingerprint": front_end.fingerprint(features), "tracks": seen, "max_mib": data.max_mib})
+        key = files.digest_json(
+            {"fingerprint": front_end.fingerprint(features), "tracks": seen, "max_mib": data.max_mib}
+        )
         paths = tuple(rows["path"])
-        tasks.append(ShardTask(f"shard-{part:05d}", key, folder, root, tuple(rows.index), paths, features, data.max_mib << 20))
+        tasks.append(
+            ShardTask(f"shard-{part:05d}", key, folder, root, tuple(rows.index), paths, features, data.max_mib << 20)
+        )
     return tasks
 
 
@@ -123,7 +134,9 @@ def make_shards(
     num_todo = sum(len(task.paths) for task in todo)
     num_labels = tracks["label"].nunique()
     say(f"{len(tracks)} tracks, {num_labels} labels in {root}; {len(tracks) - num_todo} done before, {num_todo} to do")
-    for stale in set(folder.glob("shard-*.*")) - {folder / f"{task.name}{ending}" for task in tasks for ending in (".npy", ".json")}:
+    for stale in set(folder.glob("shard-*.*")) - {
+        folder / f"{task.name}{ending}" for task in tasks for ending in (".npy", ".json")
+    }:
         stale.unlink()
     (folder / "manifest.json").unlink(missing_ok=True)  # until it is true again
     try:
@@ -143,13 +156,17 @@ def make_shards(
         }
         manifest = shards.write_manifest(folder, made, tracks, facts)
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}; what is finished stays, the same command goes on from there") from error
+        raise UserError(
+            f"{folder}: {error.strerror or error}; what is finished stays, the same command goes on from there"
+        ) from error
     finally:
         files.remove_partials(folder)
     if cfg.pictures:
         groups = manifest_rows(folder)
         with progress("pictures", manifest["num_tracks"]) as bar:
-            for _ in map_tasks(draw_pictures, [PictureTask(folder, rows) for rows in groups], engines=engines, advance=bar.update):
+            for _ in map_tasks(
+                draw_pictures, [PictureTask(folder, rows) for rows in groups], engines=engines, advance=bar.update
+            ):
                 pass
     return {**manifest, "num_computed": num_todo}
 
@@ -168,7 +185,11 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
     """
     if data.shards is not None:
         there, here = shards.ShardSet(data.shards).manifest["features"], to_plain(features)
-        differing = [f"features.{name} is {there.get(name)} there, {here[name]} here" for name in here if there.get(name) != here[name]]
+        differing = [
+            f"features.{name} is {there.get(name)} there, {here[name]} here"
+            for name in here
+            if there.get(name) != here[name]
+        ]
         if differing:
             raise UserError(f"data.shards={data.shards}: made with another front end ({'; '.join(differing)})")
         return data.shards
@@ -180,7 +201,11 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
             return path.parent
     if may_make:
         return None
-    changed = [f"features.{name}={value}" for name, value in to_plain(features).items() if value != defaults("features", features.kind)[name]]
+    changed = [
+        f"features.{name}={value}"
+        for name, value in to_plain(features).items()
+        if value != defaults("features", features.kind)[name]
+    ]
     command = " ".join(["ptunes preprocess", f"data={data.kind}", shlex.quote(f"data.root={data.root}"), *changed])
     raise UserError(f"no shards for this data and front end under {under}: run `{command}` first, or give data.shards")
 

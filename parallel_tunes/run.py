@@ -18,11 +18,20 @@ from typing import IO, Any
 import yaml
 
 from parallel_tunes import files
-from parallel_tunes.config import UserError, flatten, to_plain
+from parallel_tunes.schema import UserError, flatten, to_plain
 
 # Keys that may differ when a run goes on: where it runs and for how long, not what it computes. Which data a run
 # reads is told by the index's digest, not by a path.
-RESOURCES = ("run.", "parallel.", "preprocess.", "train.num_epochs", "train.device", "data.root", "data.shards", "data.kind")
+RESOURCES = (
+    "run.",
+    "parallel.",
+    "preprocess.",
+    "train.num_epochs",
+    "train.device",
+    "data.root",
+    "data.shards",
+    "data.kind",
+)
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "soundfile", "soxr", "librosa", "ipyparallel", "hydra-core")
 
 
@@ -58,7 +67,9 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.remove_partials(self.folder)
-            files.write_json(self.folder / "owner.json", {"token": self._token, "pid": os.getpid(), "host": platform.node()})
+            files.write_json(
+                self.folder / "owner.json", {"token": self._token, "pid": os.getpid(), "host": platform.node()}
+            )
             if before is None:
                 text = yaml.safe_dump({"job": self.job, **self._config}, sort_keys=False, allow_unicode=True)
                 files.write_text(self.folder / "config.yaml", text)
@@ -68,11 +79,15 @@ class Run:
         return report if report and report["status"] == "complete" else None
 
     def _read_config(self) -> dict[str, Any]:
-        refused = f"run.dir={self.folder} is not empty and holds no run of {self.job}: choose another run.dir or run.name"
+        refused = (
+            f"run.dir={self.folder} is not empty and holds no run of {self.job}: choose another run.dir or run.name"
+        )
         try:
             tree = yaml.safe_load((self.folder / "config.yaml").read_text())
         except FileNotFoundError:
-            if all(path.name.startswith(files.TEMPORARY) or path.name == "owner.json" for path in self.folder.iterdir()):
+            if all(
+                path.name.startswith(files.TEMPORARY) or path.name == "owner.json" for path in self.folder.iterdir()
+            ):
                 return {"job": self.job, **self._config}  # killed before it wrote its config
             raise UserError(refused) from None
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -90,18 +105,26 @@ class Run:
             if old.get(name) != new.get(name) and not name.startswith(RESOURCES)
         ]
         if changed:
-            raise UserError(f"{self.folder} holds a {self.job} run with another config ({'; '.join(changed)}): choose another run.name")
+            raise UserError(
+                f"{self.folder} holds a {self.job} run with another config ({'; '.join(changed)}): choose another run.name"
+            )
 
     def fence(self) -> None:
         """Raise if another process has taken this run over; called before every rename."""
         owner = json.loads((self.folder / "owner.json").read_text())
         if owner["token"] != self._token:
-            raise UserError(f"{self.folder}: process {owner['pid']} on {owner['host']} has taken this run over; this one stops")
+            raise UserError(
+                f"{self.folder}: process {owner['pid']} on {owner['host']} has taken this run over; this one stops"
+            )
 
     def write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """Write a file of the run folder, by rename, if this is rank 0 and the run is still its own."""
         if self.is_writer:
             files.write_file(self.folder / name, write, before_rename=self.fence)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """`write` for what is in memory."""
+        self.write(name, lambda stream: stream.write(data))
 
     def log(self, line: str) -> None:
         """Say a line on standard output and in log.txt."""
@@ -136,7 +159,7 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if self.is_writer and path.exists():
             kept = path.read_text(errors="replace").splitlines()[:num_rows]
-            self.write("metrics.jsonl", lambda stream: stream.write("".join(line + "\n" for line in kept).encode()))
+            self.write_bytes("metrics.jsonl", "".join(line + "\n" for line in kept).encode())
 
     def read_report(self) -> dict[str, Any] | None:
         """report.json, or None where there is none yet."""
@@ -161,7 +184,7 @@ class Run:
             **facts,
         }
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self.write("report.json", lambda stream: stream.write(text.encode()))
+        self.write_bytes("report.json", text.encode())
         return report
 
 

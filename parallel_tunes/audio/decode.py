@@ -23,7 +23,9 @@ class AudioError(Exception):
     """Why a file gives no waveform, in a few words."""
 
 
-def decode(path: Path, *, sample_rate_hz: int, first_s: float | None = None, max_bytes: int = 2 << 30) -> tuple[Samples, float]:
+def decode(
+    path: Path, *, sample_rate_hz: int, first_s: float | None = None, max_bytes: int = 2 << 30
+) -> tuple[Samples, float]:
     """The waveform of an audio file, mixed to mono and resampled, and the duration that its header states.
 
     Args:
@@ -71,7 +73,9 @@ def _read_mono(sound: soundfile.SoundFile, first_s: float | None) -> Samples:
     if sound.samplerate <= 0 or not 1 <= sound.channels <= MAX_CHANNELS:
         raise AudioError(f"{sound.channels} channels at {sound.samplerate} Hz are beyond what is read")
     # libsndfile quietly shortens a WAV or AU whose header promises more than the file holds; its log says so
-    promised = re.search(r"^ *data *: *(\d+) \(should be (\d+)\)|^ *Data Size *: *(\d+) \(should be (\d+)\)", sound.extra_info, re.M)
+    promised = re.search(
+        r"^ *data *: *(\d+) \(should be (\d+)\)|^ *Data Size *: *(\d+) \(should be (\d+)\)", sound.extra_info, re.M
+    )
     if promised:
         claims, holds = (int(number) for number in promised.groups() if number)
         if holds < claims < _UNKNOWN_LENGTH:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from parallel_tunes.audio.decode import AudioError, decode
 from parallel_tunes.audio.logmel import log_mel, mel_filters
-from parallel_tunes.config import FeaturesConfig, UserError, to_plain
+from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
+from parallel_tunes.schema import UserError, to_plain
 
 VERSION = 1  # raised whenever the same settings would give other numbers
 
@@ -34,16 +35,24 @@ def check(features: FeaturesConfig) -> None:
     """Raise a UserError where settings contradict each other."""
     top_hz = features.sample_rate_hz / 2
     if features.fmin_hz >= (features.fmax_hz or top_hz):
-        raise UserError(f"features.fmin_hz={features.fmin_hz:g}: must lie below features.fmax_hz={features.fmax_hz or top_hz:g}")
+        raise UserError(
+            f"features.fmin_hz={features.fmin_hz:g}: must lie below features.fmax_hz={features.fmax_hz or top_hz:g}"
+        )
     if features.fmax_hz is not None and features.fmax_hz > top_hz:
-        raise UserError(f"features.fmax_hz={features.fmax_hz:g}: half the sampling rate, {top_hz:g} Hz, is the highest there is")
+        raise UserError(
+            f"features.fmax_hz={features.fmax_hz:g}: half the sampling rate, {top_hz:g} Hz, is the highest there is"
+        )
     if features.pad and features.clip_s is None:
         raise UserError("features.pad=true: give features.clip_s, the length to pad to")
     if features.clip_s is not None and features.clip_s < features.min_s:
-        raise UserError(f"features.clip_s={features.clip_s:g}: is below features.min_s={features.min_s:g}, so that no track would do")
+        raise UserError(
+            f"features.clip_s={features.clip_s:g}: is below features.min_s={features.min_s:g}, so that no track would do"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bank = mel_filters(features.sample_rate_hz, features.n_fft, features.num_mels, features.fmin_hz, features.fmax_hz)
+        bank = mel_filters(
+            features.sample_rate_hz, features.n_fft, features.num_mels, features.fmin_hz, features.fmax_hz
+        )
     num_empty = int(np.count_nonzero(~bank.any(axis=1)))
     if num_empty:
         raise UserError(

@@ -51,7 +51,7 @@ def draw_uniform(seed: int, epoch: int, samples: Ids, purpose: str) -> NDArray[n
         bits = (bits ^ (bits >> np.uint64(30))) * _MIX[1]
         bits = (bits ^ (bits >> np.uint64(27))) * _MIX[2]
         bits ^= bits >> np.uint64(31)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:

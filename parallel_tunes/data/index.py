@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from parallel_tunes.config import DataConfig, UserError
+from parallel_tunes.config import DataConfig
 from parallel_tunes.data import synthetic
 from parallel_tunes.files import digest_json
+from parallel_tunes.schema import UserError
 
 EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64"))
 LIST_EXTENSIONS = (".csv", ".parquet")
@@ -27,7 +28,11 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
         UserError: no such folder or list, nothing in it, or a list without the columns it needs.
     """
     if data.root is None:
-        hint = "; `ptunes synth run.name=corpus` writes one: data.root=logs/synth/corpus" if data.kind == "synthetic" else ""
+        hint = (
+            "; `ptunes synth run.name=corpus` writes one: data.root=logs/synth/corpus"
+            if data.kind == "synthetic"
+            else ""
+        )
         raise UserError(f"data.root: say where the tracks are, a folder <label>/<file> or a CSV or parquet list{hint}")
     root = data.root / synthetic.LIST if data.kind == "synthetic" and data.root.is_dir() else data.root
     if not root.exists():
@@ -35,7 +40,9 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
     tracks, folder = (_scan_tree(root), root) if root.is_dir() else (_read_list(root), root.parent)
     if tracks.empty:
         endings = " ".join(sorted(EXTENSIONS))
-        raise UserError(f"data.root={root}: no tracks; expected audio files as <label>/<file> ({endings}), or a list of them")
+        raise UserError(
+            f"data.root={root}: no tracks; expected audio files as <label>/<file> ({endings}), or a list of them"
+        )
     if data.group_regex is not None:
         tracks["group"] = _match_groups(tracks["path"], data.group_regex)
     states = [_stat(folder / path) for path in tracks["path"]]
@@ -59,19 +66,22 @@ def _scan_tree(root: Path) -> pd.DataFrame:
         relative = Path(folder).relative_to(root)
         if not relative.parts:
             continue
-        for name in names:
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                rows.append(((relative / name).as_posix(), relative.parts[0]))
+        found = [name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
+        rows += [((relative / name).as_posix(), relative.parts[0]) for name in found]
     unreadable = [path for path, _ in rows if not _is_unicode(path)]
     if unreadable:
         raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
-    return pd.DataFrame({"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object)
+    return pd.DataFrame(
+        {"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object
+    )
 
 
 def _read_list(path: Path) -> pd.DataFrame:
     """A CSV or parquet list with columns path and label, and if known group (or artist) and split."""
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"data.root={path}: not a table that can be read ({str(error).splitlines()[0]})") from error
     for column in ("path", "label"):

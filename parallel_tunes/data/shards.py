@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallel_tunes import files
-from parallel_tunes.config import UserError
+from parallel_tunes.schema import UserError
 
 FORMAT = 1
 
@@ -55,7 +55,9 @@ class Shard:
     failed: tuple[Failure, ...]
 
 
-def write_shard(folder: Path, name: str, key: str, arrays: list[NDArray[np.float16]], tracks: list[Track], failed: list[Failure]) -> Shard:
+def write_shard(
+    folder: Path, name: str, key: str, arrays: list[NDArray[np.float16]], tracks: list[Track], failed: list[Failure]
+) -> Shard:
     """Write one shard, arrays of shape (num_frames, num_mels) in order, and then its description."""
     frames = np.concatenate(arrays) if arrays else np.empty((0, 0), np.float16)
     path = folder / f"{name}.npy"
@@ -73,7 +75,14 @@ def read_shard(folder: Path, name: str, key: str) -> Shard | None:
         if tree["key"] != key or size < tree["num_frames"]:
             return None
         tracks = tuple(Track(**track) for track in tree["tracks"])
-        return Shard(name, key, tree["checksum"], tree["num_frames"], tracks, tuple(Failure(**failure) for failure in tree["failed"]))
+        return Shard(
+            name,
+            key,
+            tree["checksum"],
+            tree["num_frames"],
+            tracks,
+            tuple(Failure(**failure) for failure in tree["failed"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -90,7 +99,10 @@ def write_manifest(folder: Path, shards: list[Shard], tracks: pd.DataFrame, fact
         "num_tracks": len(index),
         "audio_s": round(float(index["duration_s"].sum()), 3),
         "index_digest": index_digest(index),
-        "shards": [{"file": f"{s.name}.npy", "num_frames": s.num_frames, "num_tracks": len(s.tracks), "checksum": s.checksum} for s in shards],
+        "shards": [
+            {"file": f"{s.name}.npy", "num_frames": s.num_frames, "num_tracks": len(s.tracks), "checksum": s.checksum}
+            for s in shards
+        ],
         "failed": [asdict(failure) for shard in shards for failure in shard.failed],
     }
     files.write_json(folder / "manifest.json", manifest)
@@ -125,21 +137,28 @@ class ShardSet:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
             self.index = pd.read_parquet(folder / "index.parquet")
         except FileNotFoundError as error:
-            raise UserError(f"data.shards={folder}: no finished preprocess run (no {Path(error.filename).name}); run the preprocess job again") from error
+            raise UserError(
+                f"data.shards={folder}: no finished preprocess run (no {Path(error.filename).name}); run the preprocess job again"
+            ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"data.shards={folder}: cannot be read ({error}); run the preprocess job again") from error
         if self.manifest.get("format") != FORMAT:
             raise UserError(f"data.shards={folder}: written in another format; run the preprocess job again")
         if index_digest(self.index) != self.manifest["index_digest"]:
-            raise UserError(f"data.shards={folder}: index.parquet is not the one its manifest names; run the preprocess job again")
+            raise UserError(
+                f"data.shards={folder}: index.parquet is not the one its manifest names; run the preprocess job again"
+            )
         self._arrays: list[NDArray[np.float16]] = []
         for shard in self.manifest["shards"]:
             try:
                 array = np.load(folder / shard["file"], mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
-                raise UserError(f"{folder / shard['file']}: missing or damaged ({error}); run the preprocess job again") from error
+                raise UserError(
+                    f"{folder / shard['file']}: missing or damaged ({error}); run the preprocess job again"
+                ) from error
             if len(array) != shard["num_frames"] or array.dtype != np.float16:
-                raise UserError(f"{folder / shard['file']}: damaged, it holds {len(array)} frames, not {shard['num_frames']}; run the preprocess job again")
+                found = f"{len(array)} frames, not {shard['num_frames']}"
+                raise UserError(f"{folder / shard['file']}: damaged, it holds {found}; run the preprocess job again")
             self._arrays.append(array)
         self._shard = self.index["shard"].to_numpy(np.int64)
         self._offset = self.index["offset"].to_numpy(np.int64)
@@ -149,4 +168,5 @@ class ShardSet:
         """Frames of the track in row `row` of the index, shape (num_frames, num_mels), cut at the track's end."""
         stop = self.num_frames[row] if num_frames is None else min(start + num_frames, self.num_frames[row])
         offset = self._offset[row]
-        return self._arrays[self._shard[row]][offset + start : offset + stop]
+        frames: NDArray[np.float16] = self._arrays[self._shard[row]][offset + start : offset + stop]
+        return frames

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from parallel_tunes.config import SplitConfig, UserError
+from parallel_tunes.config import SplitConfig
+from parallel_tunes.schema import UserError
 
 SPLITS = ("train", "valid", "test")
 
@@ -32,13 +33,17 @@ def draw(tracks: pd.DataFrame, cfg: SplitConfig) -> Split:
         UserError: shares that do not add up, groups or lists that are not there, or no track to learn from.
     """
     if abs(cfg.train + cfg.valid + cfg.test - 1) > 1e-6 or cfg.train == 0:
-        raise UserError(f"split.train={cfg.train:g} split.valid={cfg.valid:g} split.test={cfg.test:g}: shares must add up to 1, train above 0")
+        raise UserError(
+            f"split.train={cfg.train:g} split.valid={cfg.valid:g} split.test={cfg.test:g}: shares must add up to 1, train above 0"
+        )
     kind = cfg.kind
     has_groups = bool(tracks["group"].notna().any())
     if kind == "auto":
         kind = "grouped" if has_groups else "stratified"
     if kind == "grouped" and not has_groups:
-        raise UserError("split=grouped: no groups are known; give a list with a column group or artist, or data.group_regex")
+        raise UserError(
+            "split=grouped: no groups are known; give a list with a column group or artist, or data.group_regex"
+        )
     kept = tracks[~tracks["hash"].duplicated()] if cfg.drop_duplicates else tracks
     warnings: list[str] = []
     if kind == "lists":
@@ -55,7 +60,9 @@ def draw(tracks: pd.DataFrame, cfg: SplitConfig) -> Split:
     duplicates = find_duplicates(tracks, drawn)
     across = [pair for pair in duplicates if pair["leaks"]]
     if across:
-        warnings.append(f"{len(across)} sets of byte-identical files lie on both sides of the split; split.drop_duplicates=true keeps one of each")
+        warnings.append(
+            f"{len(across)} sets of byte-identical files lie on both sides of the split; split.drop_duplicates=true keeps one of each"
+        )
     num_left = int((names == "").sum())
     if num_left:
         warnings.append(f"{num_left} tracks are in no list and left out")
@@ -68,19 +75,31 @@ def find_duplicates(tracks: pd.DataFrame, drawn: pd.Series[str]) -> list[dict[st
     twins = tracks[tracks["hash"].duplicated(keep=False)]
     for _, rows in twins.groupby("hash", sort=False):
         sides = {drawn[row] for row in rows.index} - {""}
-        found.append({"paths": list(rows["path"]), "labels_differ": rows["label"].nunique() > 1, "leaks": len(sides) > 1})
+        found.append(
+            {"paths": list(rows["path"]), "labels_differ": rows["label"].nunique() > 1, "leaks": len(sides) > 1}
+        )
     return found
 
 
-def _stratify(labels: pd.Series[str], groups: pd.Series[str], cfg: SplitConfig, warnings: list[str]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+def _stratify(
+    labels: pd.Series[str], groups: pd.Series[str], cfg: SplitConfig, warnings: list[str]
+) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     """Deal whole groups so that each label comes near its shares; a label's first group goes to train, its next to test."""
     names = np.full(len(labels), "", object)
-    shares = {name: share for name, share in (("train", cfg.train), ("test", cfg.test), ("valid", cfg.valid)) if share > 0}
+    shares = {
+        name: share for name, share in (("train", cfg.train), ("test", cfg.test), ("valid", cfg.valid)) if share > 0
+    }
     rng = np.random.Generator(np.random.Philox(key=cfg.seed))
-    members = {str(group): np.asarray(rows) for group, rows in groups.reset_index(drop=True).groupby(groups.to_numpy(), sort=True).indices.items()}
+    members = {
+        str(group): np.asarray(rows)
+        for group, rows in groups.reset_index(drop=True).groupby(groups.to_numpy(), sort=True).indices.items()
+    }
     values = labels.to_numpy()
     # groups are dealt label by label, largest first, in random order among equals; one that spans labels goes with its main one
-    main_label = {group: max(sorted(set(values[rows])), key=lambda label: int((values[rows] == label).sum())) for group, rows in members.items()}  # noqa: B023
+    main_label = {
+        group: max(sorted(set(values[rows])), key=lambda label: int((values[rows] == label).sum()))
+        for group, rows in members.items()
+    }
     for label in sorted(set(values)):
         mine = [group for group in members if main_label[group] == label]
         order = [mine[at] for at in rng.permutation(len(mine))]
@@ -107,7 +126,9 @@ def _listed(tracks: pd.DataFrame, cfg: SplitConfig) -> np.ndarray[tuple[int], np
     files = {"train": cfg.train_list, "valid": cfg.valid_list, "test": cfg.test_list}
     if not any(files.values()):
         if not tracks["split"].notna().any():
-            raise UserError("split=lists: give split.train_list, split.valid_list, split.test_list, or a list with a column split")
+            raise UserError(
+                "split=lists: give split.train_list, split.valid_list, split.test_list, or a list with a column split"
+            )
         names = tracks["split"].where(tracks["split"].notna(), "").to_numpy(object)
         strange = sorted(set(names) - {*SPLITS, ""})
         if strange:
@@ -123,10 +144,16 @@ def _listed(tracks: pd.DataFrame, cfg: SplitConfig) -> np.ndarray[tuple[int], np
             lines = {line.strip() for line in file.read_text().splitlines()} - {""}
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"split.{name}_list={file}: cannot be read ({error})") from error
-        wanted = lines | {str(Path(line).with_suffix("")) for line in lines if Path(line).suffix.lower() in (".wav", ".au", ".mp3", ".flac", ".ogg", ".jpg", ".png")}
+        wanted = lines | {
+            str(Path(line).with_suffix(""))
+            for line in lines
+            if Path(line).suffix.lower() in (".wav", ".au", ".mp3", ".flac", ".ogg", ".jpg", ".png")
+        }
         for row, known in enumerate(spellings):
             if known & wanted:
                 if names[row]:
-                    raise UserError(f"split=lists: {tracks['path'].iloc[row]} is in the lists of {names[row]} and {name}")
+                    raise UserError(
+                        f"split=lists: {tracks['path'].iloc[row]} is in the lists of {names[row]} and {name}"
+                    )
                 names[row] = name
     return names

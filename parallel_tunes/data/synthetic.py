@@ -129,12 +129,10 @@ def render_note(
     envelope = np.minimum(seconds / np.float32(attack_s), 1) * np.minimum(seconds[::-1] / np.float32(0.01), 1)
     if decay_s:
         envelope *= np.exp(-seconds / np.float32(decay_s))
-    return tone * envelope
+    return np.asarray(tone * envelope, np.float32)
 
 
-def render_drums(
-    artist: Artist, rng: np.random.Generator, sample_rate_hz: int
-) -> tuple[Samples, Samples, Samples]:
+def render_drums(artist: Artist, rng: np.random.Generator, sample_rate_hz: int) -> tuple[Samples, Samples, Samples]:
     """The track's kick, snare and hat, each shape (num_samples,), float32."""
     kick_s = np.arange(int(0.22 * sample_rate_hz), dtype=np.float32) / sample_rate_hz
     sweep_hz = 50 * artist.drum_tuning * (1 + 2.5 * np.exp(-kick_s / 0.025))
@@ -198,7 +196,9 @@ def play_bar(
             if genre.name == "chiptune":  # arpeggios instead of chords: one voice at a time
                 chord = render_note(hz(root + 2 * (step % 3), 5), genre.comp_steps * step_s, comp, bright, rate)
             elif chord is None:
-                voices = [render_note(hz(root + d, 4), genre.comp_steps * step_s, comp, bright, rate) for d in (0, 2, 4)]
+                voices = [
+                    render_note(hz(root + d, 4), genre.comp_steps * step_s, comp, bright, rate) for d in (0, 2, 4)
+                ]
                 chord = np.asarray(sum(voices), np.float32)
             tape.add(chord, at_s + step * step_s, gains["comp"])
     for step in range(0, len(genre.comp), genre.lead_grid):
@@ -221,12 +221,11 @@ def produce(dry: Samples, artist: Artist, rng: np.random.Generator, sample_rate_
     wet = np.fft.irfft(np.fft.rfft(dry) * response, dry.size)
     wet /= max(float(np.abs(wet).max()), 1e-9)
     wet += 10 ** (artist.noise_db / 20) * rng.standard_normal(wet.size)
-    return (0.9 * 10 ** (rng.uniform(-6, 0) / 20) * wet / np.abs(wet).max()).astype(np.float32)
+    level = 0.9 * 10 ** (rng.uniform(-6, 0) / 20)
+    return np.asarray(level * wet / np.abs(wet).max(), np.float32)
 
 
-def render_track(
-    genre: int, artist: int, track: int, *, seed: int, duration_s: float, sample_rate_hz: int
-) -> Samples:
+def render_track(genre: int, artist: int, track: int, *, seed: int, duration_s: float, sample_rate_hz: int) -> Samples:
     """One track of the corpus, shape (num_samples,), float32 within ±0.9; the same for the same numbers.
 
     Args:
@@ -281,7 +280,12 @@ class Piece(NamedTuple):
 def list_corpus(num_artists: int, tracks_per_artist: int) -> list[Piece]:
     """All tracks of a corpus: <label>/<artist>-<track>.wav."""
     return [
-        Piece(f"{genre.name}/{genre.name}-{artist:03d}-{track:02d}.wav", genre.name, f"{genre.name}-{artist:03d}", (number, artist, track))
+        Piece(
+            f"{genre.name}/{genre.name}-{artist:03d}-{track:02d}.wav",
+            genre.name,
+            f"{genre.name}-{artist:03d}",
+            (number, artist, track),
+        )
         for number, genre in enumerate(GENRES)
         for artist in range(num_artists)
         for track in range(tracks_per_artist)

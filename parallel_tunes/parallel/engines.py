@@ -67,10 +67,9 @@ def start_cluster(num_engines: int) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ptunes-engines-") as folder:
         os.environ["IPYTHONDIR"] = folder  # nothing is left in the home folder; connection files are this user's alone
         import ipyparallel
-
         from traitlets.config import Config
 
-        one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         root = str(Path(__file__).parents[2])  # the engines import the package from where this process has it
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         settings = Config()

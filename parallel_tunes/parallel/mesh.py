@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from parallel_tunes.config import UserError
+from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -17,13 +17,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.run import Run
 from parallel_tunes.tasks.genre import Judged
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, told apart by any eye
-STYLE = {
+STYLE: Any = {
     "figure.dpi": 110,
     "font.size": 10,
     "axes.spines.top": False,
@@ -36,8 +37,11 @@ STYLE = {
 
 def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardSet) -> None:
     """Write the figures, predictions.csv and report.html of a train or evaluate run."""
-    split, found = next(((name, figures) for name, figures in report["metrics"].items() if figures and "confusion" in figures), (None, None))
-    with warnings.catch_warnings(), plt.rc_context(STYLE):
+    split, found = next(
+        ((name, figures) for name, figures in report["metrics"].items() if figures and "confusion" in figures),
+        (None, None),
+    )
+    with warnings.catch_warnings(), matplotlib.rc_context(STYLE):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a label in a script the font lacks
         pictures: dict[str, bytes] = {}
         rows = run.rows()
@@ -49,14 +53,19 @@ def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardS
             pictures["per_class.png"] = _png(draw_per_class(found["per_class"]))
         pictures["mel_spectrograms.png"] = _png(draw_mels(shards, report["classes"]))
     for name, data in pictures.items():
-        run.write(name, lambda stream, data=data: stream.write(data))
-    mistakes = []
+        run.write_bytes(name, data)
+    mistakes: list[Any] = []
     if found:
         table = tabulate(judged[0], report["classes"], shards)
-        run.write("predictions.csv", lambda stream: table.to_csv(stream, index=False))
-        mistakes = table[table["label"] != table["predicted"]].sort_values("probability", ascending=False).head(12).to_dict("records")
+        run.write_bytes("predictions.csv", table.to_csv(index=False).encode())
+        mistakes = (
+            table[table["label"] != table["predicted"]]
+            .sort_values("probability", ascending=False)
+            .head(12)
+            .to_dict("records")
+        )
     page = render(report, split, found, pictures, mistakes)
-    run.write("report.html", lambda stream: stream.write(page.encode()))
+    run.write_bytes("report.html", page.encode())
     run.log(f"page: {run.folder / 'report.html'}")
 
 
@@ -73,26 +82,39 @@ def tabulate(judged: Judged, classes: list[str], shards: ShardSet) -> pd.DataFra
     )
 
 
-def render(report: dict[str, Any], split: str | None, found: dict[str, Any] | None, pictures: dict[str, bytes], mistakes: list[dict[str, Any]]) -> str:
+def render(
+    report: dict[str, Any],
+    split: str | None,
+    found: dict[str, Any] | None,
+    pictures: dict[str, bytes],
+    mistakes: list[dict[str, Any]],
+) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
-    return pages.get_template("training.html").render(report=report, split=split, found=found, images=images, mistakes=mistakes)
+    return pages.get_template("training.html").render(
+        report=report, split=split, found=found, images=images, mistakes=mistakes
+    )
 
 
 def draw_curves(rows: list[dict[str, Any]], figure: str, unit: str) -> Figure:
     """Training and validation curves over epochs; seeds in the same colours."""
     drawing, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
     seeds = sorted({row["seed"] for row in rows})
-    for part, colour, dashes, name in (("train", BLUE, "--", "training (random crops)"), ("valid", ORANGE, "-", "validation (whole tracks)")):
+    for part, colour, dashes, name in (
+        ("train", BLUE, "--", "training (random crops)"),
+        ("valid", ORANGE, "-", "validation (whole tracks)"),
+    ):
         for seed in seeds:
             mine = [row for row in rows if row["seed"] == seed and row[part]]
             label = name if seed == seeds[0] and mine else None
             epochs, values = [row["epoch"] + 1 for row in mine], [row[part][figure] for row in mine]
             axes.plot(epochs, values, dashes, color=colour, label=label, marker="o" if len(mine) < 3 else None)
     axes.set(xlabel="epoch", ylabel=unit)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if figure == "accuracy":
         axes.set_ylim(0, 1.02)
     else:
@@ -111,7 +133,14 @@ def draw_confusion(confusion: dict[str, Any], split: str) -> Figure:
     if len(labels) <= 30:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                axes.text(column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.55 else "black")
+                axes.text(
+                    column,
+                    row,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    color="white" if shares[row, column] > 0.55 else "black",
+                )
     axes.grid(visible=False)
     axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
@@ -142,15 +171,28 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     shown = [label for label in classes if (shards.index["label"] == label).any()][:most]
     columns = min(len(shown), 5)
     num_rows = -(-len(shown) // columns)
-    drawing, grid = plt.subplots(num_rows, columns, figsize=(2.6 * columns + 0.8, 2.1 * num_rows + 0.4), layout="constrained", squeeze=False, sharey=True)
+    drawing, grid = plt.subplots(
+        num_rows,
+        columns,
+        figsize=(2.6 * columns + 0.8, 2.1 * num_rows + 0.4),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
     top_hz = features["fmax_hz"] or features["sample_rate_hz"] / 2
     marks_hz = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz]
     for axes, label in zip(grid.flat, shown, strict=False):
         row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
         decibels = shards.read(row, 0, max(int(10 / seconds_a_frame), 1)).T.astype(np.float32)
         extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
-        image = axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - 80, extent=extent)
-        bands = np.interp(_mel(np.array(marks_hz)), np.linspace(_mel(features["fmin_hz"]), _mel(top_hz), len(decibels)), np.arange(len(decibels)))
+        image = axes.imshow(
+            decibels, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - 80, extent=extent
+        )
+        bands = np.interp(
+            _mel(np.array(marks_hz)),
+            np.linspace(_mel(features["fmin_hz"]), _mel(top_hz), len(decibels)),
+            np.arange(len(decibels)),
+        )
         axes.set_yticks(bands, [f"{hz / 1000:g}" for hz in marks_hz])
         axes.set_title(_short(label), fontsize=10)
         axes.grid(visible=False)

@@ -64,9 +64,14 @@ def format_table(answers: list[dict[str, Any]], top_k: int) -> str:
     if not good:
         return ""
     rows = [["file", *(f"#{place}" for place in range(1, min(top_k, len(good[0]["top"])) + 1))]]
-    rows += [[show(answer["file"]), *(f"{show(t['label'])} {100 * t['probability']:.1f} %" for t in answer["top"])] for answer in good]
+    rows += [
+        [show(answer["file"]), *(f"{show(t['label'])} {100 * t['probability']:.1f} %" for t in answer["top"])]
+        for answer in good
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
 
 
 def show(text: str) -> str:

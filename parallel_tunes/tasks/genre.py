@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from parallel_tunes.config import EvaluateJob, FeaturesConfig, SplitConfig, TaskConfig, TrainJob, UserError, build, to_plain
+from parallel_tunes.config import EvaluateJob, FeaturesConfig, SplitConfig, TaskConfig, TrainJob
 from parallel_tunes.data import splits
-from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, share, window_starts
+from parallel_tunes.data.batches import Ids
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
+from parallel_tunes.schema import UserError, build, to_plain
+from parallel_tunes.tasks.crops import CropSource
 from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner
-from parallel_tunes.train.learner import Batch
-
-MAX_WINDOWS = 64  # in one forward pass of an evaluation
 
 
 @dataclass(frozen=True)
@@ -31,61 +28,6 @@ class Judged:
     rows: Ids  # of the index
     probabilities: NDArray[np.float64]  # (num_tracks, num_classes)
     targets: NDArray[np.int64]
-
-
-class GenreSource:
-    """Crops to learn from and windows to judge by, out of a shard set and a split.
-
-    Args:
-        rows: rows of the index by split; they may have only labels of `classes`.
-        seed: seed of the order and the crops.
-    """
-
-    def __init__(
-        self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *, window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0
-    ) -> None:  # fmt: skip
-        self.shards, self.rows, self.window, self.overlap, self.mesh, self.seed = shards, rows, window, overlap, mesh, seed
-        self.num_classes = len(classes)
-        numbers = {name: number for number, name in enumerate(classes)}
-        self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
-        self.batches = Batches(rows["train"], batch=batch, seed=seed) if "train" in rows else None
-        self.num_steps = self.batches.num_steps if self.batches else 0
-
-    def train(self, epoch: int, from_step: int) -> Iterator[Batch]:
-        """This rank's parts of an epoch's global batches."""
-        assert self.batches is not None
-        for ids in self.batches.epoch(epoch)[from_step:]:
-            mine = share(ids, rank=self.mesh.rank, world_size=self.mesh.world_size)
-            # a rank without a sample of this batch takes part with one that weighs nothing
-            weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
-            at = draw_uniform(self.seed, epoch, mine, "crop")
-            starts = (at * np.maximum(self.shards.num_frames[mine] - self.window + 1, 1)).astype(np.int64)
-            crops = [self._crop(row, start) for row, start in zip(mine, starts, strict=True)]
-            yield Batch(_stack(crops), torch.from_numpy(self.labels[mine]), torch.full((len(mine),), weight), len(ids))
-
-    def _crop(self, row: int, start: int) -> NDArray[np.float16]:
-        return fit_length(self.shards.read(row, start, self.window), self.window)
-
-    def num_tracks(self, split: str) -> int:
-        return len(self.rows.get(split, ()))
-
-    def targets(self, split: str) -> NDArray[np.int64]:
-        return self.labels[self.rows[split]]
-
-    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        places = [
-            (track, int(self.rows[split][track]), start)
-            for track in range(first, last)
-            for start in window_starts(int(self.shards.num_frames[self.rows[split][track]]), self.window, self.overlap)
-        ]
-        for at in range(0, len(places), MAX_WINDOWS):
-            part = places[at : at + MAX_WINDOWS]
-            yield torch.tensor([track for track, _, _ in part]), _stack([self._crop(row, start) for _, row, start in part])
-
-
-def _stack(crops: list[NDArray[np.float16]]) -> Tensor:
-    """Crops of shape (num_frames, num_mels) as (num, num_mels, num_frames)."""
-    return torch.from_numpy(np.stack(crops)).transpose(1, 2)
 
 
 def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
@@ -112,10 +54,19 @@ class Plan:
     classes: list[str]
     facts: dict[str, Any]  # for model.json
 
-    def source(self, cfg: TrainJob, mesh: Mesh, seed: int) -> GenreSource:
+    def source(self, cfg: TrainJob, mesh: Mesh, seed: int) -> CropSource:
         """The data as one of the trainings sees it."""
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
-        return GenreSource(self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh, batch=cfg.train.batch, seed=seed)
+        return CropSource(
+            self.shards,
+            self.rows,
+            self.classes,
+            window=window,
+            overlap=overlap,
+            mesh=mesh,
+            batch=cfg.train.batch,
+            seed=seed,
+        )
 
 
 def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
@@ -159,7 +110,9 @@ def known_rows(rows: dict[str, Ids], labels: NDArray[np.object_], classes: list[
         known[name] = part[is_known]
         if not is_known.all():
             strange = ", ".join(sorted(set(labels[part[~is_known]])))
-            run.warn(f"{name}: {int((~is_known).sum())} tracks with labels unknown to the model ({strange}) are left out")
+            run.warn(
+                f"{name}: {int((~is_known).sum())} tracks with labels unknown to the model ({strange}) are left out"
+            )
     return known
 
 
@@ -182,25 +135,41 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         learner = GradientLearner(model, cfg.train, mesh, total_steps=total_steps, **made.facts["standardise"])
         if number == 0:
             num_parameters = sum(p.numel() for p in model.parameters())
-            run.log(f"{cfg.model.name}: {num_parameters} parameters; {learner.precision} on {mesh.world_size} x {mesh.device_name}")
+            run.log(
+                f"{cfg.model.name}: {num_parameters} parameters; {learner.precision} on {mesh.world_size} x {mesh.device_name}"
+            )
         if number > progress.seed_at:
             progress, state = progress.next_seed(), None
-        if number == progress.seed_at and not trainer.fit(learner, source, cfg.train, mesh, run, progress, state, watch):
-            return None
-        best = mesh.on_first(lambda seed=seed: checkpoint.load(run, f"best-{seed}.pt"))
+        if number == progress.seed_at:
+            digest = made.facts["data"]["index_digest"]
+            trained = trainer.Trainer(
+                learner, source, cfg.train, mesh, run, progress=progress, index_digest=digest, watch=watch
+            )
+            if not trained.fit(state["learner"] if state else None):
+                return None
+        best = mesh.on_first(partial(checkpoint.load, run, f"best-{seed}.pt"))
         if best is None:
             raise UserError(f"{run.folder}/checkpoints/best-{seed}.pt is damaged: train again under another run.name")
         learner.load_weights(best["weights"])
         results.append((best, trainer.judge(learner, source, "test", mesh)))
         watch.lap("eval")
-    chosen = min(range(len(results)), key=lambda at: results[at][0]["valid"]["loss"] if results[at][0]["valid"] else 0.0)
-    summary = {"seeds": list(cfg.train.seeds), "seed": cfg.train.seeds[chosen], "epoch": results[chosen][0]["epoch"], "valid": results[chosen][0]["valid"]}
+    chosen = min(
+        range(len(results)), key=lambda at: results[at][0]["valid"]["loss"] if results[at][0]["valid"] else 0.0
+    )
+    summary = {
+        "seeds": list(cfg.train.seeds),
+        "seed": cfg.train.seeds[chosen],
+        "epoch": results[chosen][0]["epoch"],
+        "valid": results[chosen][0]["valid"],
+    }
     model_folder.save(run, results[chosen][0]["weights"], {**made.facts, "training": summary})
     judged = [Judged(made.rows["test"], answers, source.targets("test")) for _, answers in results]
     return {
         "task": "genre",
         "metrics": summarise(made, cfg, [best for best, _ in results], judged),
-        "samples_per_s": round(mesh.largest(0.0) or sum(row["samples_per_s"] for row in run.rows()) / max(len(run.rows()), 1), 2),
+        "samples_per_s": round(
+            mesh.largest(0.0) or sum(row["samples_per_s"] for row in run.rows()) / max(len(run.rows()), 1), 2
+        ),
         "global_batch": cfg.train.batch,
         "steps": progress.total_step,
         "steps_this_time": progress.total_step - began_at,
@@ -215,6 +184,12 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
     }
 
 
+def mean_rate(run: Run) -> float | None:
+    """Crops a second while training, the median of the epochs."""
+    rates = [row["samples_per_s"] for row in run.rows()]
+    return float(np.median(rates)) if rates else None
+
+
 def describe_split(made: Plan) -> dict[str, Any]:
     """How the split came out, for the report."""
     labels = made.shards.index["label"].to_numpy(object)
@@ -222,7 +197,8 @@ def describe_split(made: Plan) -> dict[str, Any]:
         "kind": made.split.kind,
         "tracks": {name: len(part) for name, part in made.rows.items()},
         "per_label": {
-            label: {name: int((labels[part] == label).sum()) for name, part in made.rows.items()} for label in made.classes
+            label: {name: int((labels[part] == label).sum()) for name, part in made.rows.items()}
+            for label in made.classes
         },
         "num_excluded": made.split.num_excluded,
         "num_dropped": made.split.num_dropped,
@@ -236,7 +212,9 @@ def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: li
     test = None
     if len(made.rows["test"]):
         groups = group_numbers(made.shards, made.rows["test"], made.split.kind)
-        single = [metrics.classification(answers.probabilities, answers.targets, made.classes, groups) for answers in judged]
+        single = [
+            metrics.classification(answers.probabilities, answers.targets, made.classes, groups) for answers in judged
+        ]
         test = metrics.over_seeds(single, cfg.train.seeds) if len(single) > 1 else single[0]
         if len(single) > 1:
             mean = np.mean([answers.probabilities for answers in judged], axis=0)
@@ -262,7 +240,9 @@ def _mean(figures: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return {**means, "n": present[0]["n"]}
 
 
-def evaluate(folder: model_folder.ModelFolder, shards: ShardSet, cfg: EvaluateJob, mesh: Mesh, run: Run) -> dict[str, Any]:
+def evaluate(
+    folder: model_folder.ModelFolder, shards: ShardSet, cfg: EvaluateJob, mesh: Mesh, run: Run
+) -> dict[str, Any]:
     """Judge a model folder by a split of a data set, drawn as its training drew it.
 
     Raises:
@@ -270,26 +250,34 @@ def evaluate(folder: model_folder.ModelFolder, shards: ShardSet, cfg: EvaluateJo
     """
     facts = folder.facts
     if facts["fingerprint"] != shards.manifest["fingerprint"]:
-        raise UserError(f"data.shards={shards.folder}: made with other features than the model's; leave data.shards out to make them anew")
+        raise UserError(
+            f"data.shards={shards.folder}: made with other features than the model's; leave data.shards out to make them anew"
+        )
     everything = np.arange(len(shards.index))
     name, kind = cfg.evaluate.split, "all"
     rows = {name: everything}
     if name != "all":
         if facts["data"]["index_digest"] != shards.manifest["index_digest"]:
-            raise UserError(f"evaluate.split={name}: this data is not what the model was trained on; evaluate.split=all judges all of it")
+            raise UserError(
+                f"evaluate.split={name}: this data is not what the model was trained on; evaluate.split=all judges all of it"
+            )
         drawn = splits.draw(shards.index, build(SplitConfig, facts["data"]["split"]))
         rows, kind = {name: drawn.rows[name]}, drawn.kind
     elif facts["data"]["index_digest"] == shards.manifest["index_digest"]:
         run.warn("these are the tracks the model was trained on: the figures say nothing about others")
     rows = known_rows(rows, shards.index["label"].to_numpy(object), folder.classes, run)
     if not len(rows[name]):
-        raise UserError(f"evaluate.split={name}: holds no track whose label the model knows ({', '.join(folder.classes)})")
-    source = GenreSource(
+        raise UserError(
+            f"evaluate.split={name}: holds no track whose label the model knows ({', '.join(folder.classes)})"
+        )
+    source = CropSource(
         shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh
     )  # fmt: skip
     judge = Frozen(folder.model, mesh.device, **facts["standardise"])
     answers = Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
-    found = metrics.classification(answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name], kind))
+    found = metrics.classification(
+        answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name], kind)
+    )
     return {
         "task": "genre",
         "metrics": {"train": None, "valid": None, "test": None, name: found},

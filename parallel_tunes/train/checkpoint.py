@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from parallel_tunes.config import UserError
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
+from parallel_tunes.schema import UserError
 
 KEEP = 2
 
@@ -32,7 +32,9 @@ def resume(run: Run, mesh: Mesh, index_digest: str) -> dict[str, Any] | None:
     state = mesh.on_first(lambda: load_newest(run))
     if state is not None:
         if state["index_digest"] != index_digest:
-            raise UserError(f"{run.folder}: its checkpoint was trained on another data index (tracks, labels or files differ): choose another run.name")
+            raise UserError(
+                f"{run.folder}: its checkpoint was trained on another data index (tracks, labels or files differ): choose another run.name"
+            )
         run.log(f"goes on from step {state['progress']['total_step']}")
     return state
 
@@ -58,6 +60,8 @@ def load(run: Run, name: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except Exception as error:  # torch raises whatever the damaged bytes lead to: zip, pickle, EOF, key and runtime errors
+    except (
+        Exception
+    ) as error:  # torch raises whatever the damaged bytes lead to: zip, pickle, EOF, key and runtime errors
         run.warn(f"{path}: damaged, passed over ({type(error).__name__})")
         return None

@@ -35,7 +35,10 @@ class Frozen:
 
     def __init__(self, model: nn.Module, device: torch.device, *, mean_db: float, deviation_db: float) -> None:
         self.device = device
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device)
+        for parameter in self.model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.mean_db, self.deviation_db = mean_db, deviation_db
 
     def standardise(self, inputs: Tensor) -> Tensor:
@@ -58,7 +61,9 @@ class GradientLearner(Frozen):
         model, mean_db, deviation_db: as for `Frozen`.
     """
 
-    def __init__(self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int
+    ) -> None:
         super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db)
         self.parallel = mesh.data_parallel(self.model)
         self.mesh = mesh
@@ -85,7 +90,7 @@ class GradientLearner(Frozen):
             logits = self.parallel(self.standardise(batch.inputs))
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
-        (torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global)).backward()
+        torch.autograd.backward(torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global))
         return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights)
 
     def step(self, batch: Batch, step: int) -> Sums:

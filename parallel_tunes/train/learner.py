@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallel_tunes.config import UserError
+from parallel_tunes.schema import UserError
 
 # Losses are added as integers of this fraction: integer sums do not depend on their order, so that neither the world
 # size nor an interruption changes a bit of a curve.
@@ -58,24 +58,40 @@ class Sums:
         return {"loss": quanta * LOSS_QUANTUM / num, "accuracy": right / num, "n": num}
 
 
-class Learner(Protocol):
-    """What is trained: it steps on batches and predicts; its state is plain tensors and numbers."""
+class Judge(Protocol):
+    """What answers: a model that is not, or no longer, learning."""
 
-    def step(self, batch: Batch, step: int) -> Sums: ...
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Probabilities, shape (num, num_classes), on the CPU."""
+        ...
 
-    def predict(self, inputs: Tensor) -> Tensor: ...
 
-    def settle(self, batch: Batch) -> None: ...
+class Learner(Judge, Protocol):
+    """What is trained: it steps on batches; its state is plain tensors and numbers."""
 
-    def align(self) -> None: ...
+    def step(self, batch: Batch, step: int) -> Sums:
+        """Learn from this rank's part of a global batch; `step` counts from 0 over the whole training."""
+        ...
 
-    def state(self) -> dict[str, Any]: ...
+    def settle(self, batch: Batch) -> None:
+        """Go through whatever a fresh process does differently in its first steps; the state is loaded afterwards."""
+        ...
 
-    def load(self, state: dict[str, Any]) -> None: ...
+    def align(self) -> None:
+        """Make what ranks keep each for themselves the same on all of them."""
+        ...
 
-    def weights(self) -> dict[str, Tensor]: ...
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        ...
 
-    def load_weights(self, weights: dict[str, Tensor]) -> None: ...
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors, copied to the CPU."""
+        ...
 
 
 class Source(Protocol):

@@ -13,11 +13,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from parallel_tunes import config, files
+from parallel_tunes import files, schema
 from parallel_tunes.audio.front_end import fingerprint
-from parallel_tunes.config import FeaturesConfig, ModelConfig, UserError
+from parallel_tunes.config import FeaturesConfig, ModelConfig
 from parallel_tunes.models.genre_cnn import GenreCNN
 from parallel_tunes.run import Run
+from parallel_tunes.schema import UserError
 
 FORMAT = 1
 MAX_BYTES = 4 << 30
@@ -45,8 +46,8 @@ def save(run: Run, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
     tensors = save_tensors(weights)
     facts = {"format": FORMAT, **facts, "weights_digest": files.digest_bytes(tensors)}
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    run.write("model/model.json", lambda stream: stream.write(text.encode()))
-    run.write("model/model.safetensors", lambda stream: stream.write(tensors))
+    run.write_bytes("model/model.json", text.encode())
+    run.write_bytes("model/model.safetensors", tensors)
 
 
 def load(folder: Path | None) -> ModelFolder:
@@ -68,14 +69,16 @@ def load(folder: Path | None) -> ModelFolder:
         facts = json.loads((folder / "model.json").read_text())
         if facts["format"] != FORMAT:
             raise UserError(f"model={folder}: written in format {facts['format']}, this version reads {FORMAT}")
-        features = config.build(FeaturesConfig, facts["features"])
-        architecture = config.build(ModelConfig, facts["architecture"])
+        features = schema.build(FeaturesConfig, facts["features"])
+        architecture = schema.build(ModelConfig, facts["architecture"])
         classes, named, digest = [str(name) for name in facts["classes"]], facts["fingerprint"], facts["weights_digest"]
         float(facts["standardise"]["mean_db"]), float(facts["standardise"]["deviation_db"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"model={folder}: model.json is damaged ({type(error).__name__}: {error})") from error
     if named != fingerprint(features):
-        raise UserError(f"model={folder}: trained on features {named}, these settings give {fingerprint(features)}; train it again with this version")
+        raise UserError(
+            f"model={folder}: trained on features {named}, these settings give {fingerprint(features)}; train it again with this version"
+        )
     data = (folder / "model.safetensors").read_bytes()
     if files.digest_bytes(data) != digest:
         raise UserError(f"model={folder}: model.safetensors is not the one model.json names (damaged or changed)")
@@ -84,5 +87,7 @@ def load(folder: Path | None) -> ModelFolder:
         model = build_model(architecture, len(classes), 0)
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"model={folder}: its weights do not fit its architecture ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"model={folder}: its weights do not fit its architecture ({str(error).splitlines()[0]})"
+        ) from error
     return ModelFolder(model, classes, features, facts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from parallel_tunes.config import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
 from parallel_tunes.train import checkpoint
-from parallel_tunes.train.learner import Learner, Source, Sums
+from parallel_tunes.train.learner import Judge, Learner, Source, Sums
 
 CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
 
@@ -39,80 +41,98 @@ class Progress:
         return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows)
 
 
-def fit(
-    learner: Learner, source: Source, cfg: TrainConfig, mesh: Mesh, run: Run,
-    progress: Progress, state: dict[str, Any] | None, watch: Stopwatch,
-) -> bool:  # fmt: skip
-    """Train one seed from where `progress` and `state` are; True when done, False when asked to stop.
+class Trainer:
+    """Trains one seed of a run.
 
     The best model by validation loss (without a validation split, the last) ends up in checkpoints/best-<seed>.pt.
+
+    Args:
+        progress: how far the run is; kept up to date.
+        index_digest: names the data in every checkpoint.
+        watch: counts seconds under data, compute, comm, eval and checkpoint.
     """
-    if progress.fitted:
-        return True
-    fresh = learner.state() if state is None else state["learner"]
-    if mesh.world_size > 1:
-        fresh = {name: _copy(part) for name, part in fresh.items()}
-        learner.settle(next(source.train(progress.epoch, 0)))
-    learner.load(fresh)
-    seed = cfg.seeds[progress.seed_at]
-    watch.lap("compute")
-    for epoch in range(progress.epoch, cfg.num_epochs):
-        began, from_step = time.perf_counter(), progress.step
-        seen = Sums(torch.tensor(progress.losses if mesh.is_first else [0, 0, 0, 0]))
-        for batch in source.train(epoch, from_step):
-            watch.lap("data")
-            seen += learner.step(batch, epoch * source.num_steps + progress.step)
-            watch.lap("compute")
-            progress.step += 1
-            progress.total_step += 1
-            stop = mesh.agree(run.should_stop)
-            watch.lap("comm")
-            due = cfg.checkpoint_every and progress.total_step % cfg.checkpoint_every == 0
-            if stop or (due and progress.step < source.num_steps):
-                progress.losses = mesh.sum(seen.values.cpu().clone()).tolist()
-                save(learner, progress, run)
-                watch.lap("checkpoint")
+
+    def __init__(
+        self, learner: Learner, source: Source, cfg: TrainConfig, mesh: Mesh, run: Run, *,
+        progress: Progress, index_digest: str, watch: Stopwatch,
+    ) -> None:  # fmt: skip
+        self.learner, self.source, self.cfg, self.mesh, self.run = learner, source, cfg, mesh, run
+        self.progress, self.index_digest, self.watch = progress, index_digest, watch
+
+    def fit(self, state: dict[str, Any] | None) -> bool:
+        """Train from a learner's `state`, or from the start; True when done, False when asked to stop."""
+        if self.progress.fitted:
+            return True
+        self._prepare(state)
+        for epoch in range(self.progress.epoch, self.cfg.num_epochs):
+            began, from_step = time.perf_counter(), self.progress.step
+            seen = Sums(torch.tensor(self.progress.losses if self.mesh.is_first else [0, 0, 0, 0]))
+            for batch in self.source.train(epoch, from_step):
+                self.watch.lap("data")
+                seen += self.learner.step(batch, epoch * self.source.num_steps + self.progress.step)
+                self.watch.lap("compute")
+                self.progress.step += 1
+                self.progress.total_step += 1
+                stop = self.mesh.agree(self.run.should_stop)
+                self.watch.lap("comm")
+                if stop or self._checkpoint_is_due():
+                    self.progress.losses = self.mesh.sum(seen.values.cpu().clone()).tolist()
+                    self.save()
                 if stop:
                     return False
-        trained = Sums(mesh.sum(seen.values.cpu())).means()
-        num_new = trained["n"] if not from_step else trained["n"] * (source.num_steps - from_step) // source.num_steps
-        rate = num_new / (time.perf_counter() - began)
-        watch.lap("comm")
-        judged = None
-        if source.num_tracks("valid"):
-            learner.align()
-            judged = score(judge(learner, source, "valid", mesh), source.targets("valid"))
-        watch.lap("eval")
+            trained = Sums(self.mesh.sum(seen.values.cpu())).means()
+            self.watch.lap("comm")
+            share_done = 1 - from_step / self.source.num_steps
+            self._close_epoch(epoch, trained, trained["n"] * share_done / (time.perf_counter() - began))
+            if self.progress.fitted:
+                break
+        return True
+
+    def _prepare(self, state: dict[str, Any] | None) -> None:
+        """Bring the learner to where the run is, past what a fresh process does differently."""
+        state = self.learner.state() if state is None else state
+        if self.mesh.world_size > 1:
+            state = copy.deepcopy(state)
+            self.learner.settle(next(self.source.train(self.progress.epoch, 0)))
+        self.learner.load(state)
+        self.watch.lap("compute")
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self.cfg.checkpoint_every  # the end of an epoch has a checkpoint anyhow
+        return bool(every) and self.progress.total_step % every == 0 and self.progress.step < self.source.num_steps
+
+    def _close_epoch(self, epoch: int, trained: dict[str, Any], rate: float) -> None:
+        """Judge by validation, keep the best model, say and record it, write a checkpoint."""
+        progress, seed, judged = self.progress, self.cfg.seeds[self.progress.seed_at], None
+        if self.source.num_tracks("valid"):
+            self.learner.align()
+            judged = score(judge(self.learner, self.source, "valid", self.mesh), self.source.targets("valid"))
+            self.watch.lap("eval")
         loss = judged["loss"] if judged else -float(epoch)  # without validation the latest is the best
-        if loss < progress.best_loss:
+        is_best = loss < progress.best_loss
+        if is_best:
             progress.best_loss, progress.best_epoch = loss, epoch
-            best = {"weights": learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
-            run.write(f"checkpoints/best-{seed}.pt", lambda stream, best=best: torch.save(best, stream))
-        row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged, "samples_per_s": round(rate, 2)}
-        run.record(row)
-        told = f"  valid loss {judged['loss']:.3f} accuracy {judged['accuracy']:.3f}" if judged else ""
-        run.log(
-            f"seed {seed} epoch {epoch + 1:3}/{cfg.num_epochs}  train loss {trained['loss']:.3f} accuracy {trained['accuracy']:.3f}"
-            f"{told}  {rate:.0f} samples/s" + (" *" if progress.best_epoch == epoch else "")
-        )
+            best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
+            self.run.write(f"checkpoints/best-{seed}.pt", partial(torch.save, best))
+        row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
+        self.run.record({**row, "samples_per_s": round(rate, 2)})
+        line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
+        for name, figures in (("train", trained), ("valid", judged)):
+            line += f"  {name} loss {figures['loss']:.3f} accuracy {figures['accuracy']:.3f}" if figures else ""
+        self.run.log(f"{line}  {rate:.0f} crops/s" + ("  best" if is_best else ""))
         progress.num_rows += 1
         progress.epoch, progress.step, progress.losses = epoch + 1, 0, [0, 0, 0, 0]
-        progress.fitted = epoch - progress.best_epoch >= cfg.patience or epoch + 1 == cfg.num_epochs
-        save(learner, progress, run)
-        watch.lap("checkpoint")
-        if progress.fitted:
-            break
-        if mesh.agree(run.should_stop):
-            return False
-    return True
+        progress.fitted = epoch - progress.best_epoch >= self.cfg.patience or epoch + 1 == self.cfg.num_epochs
+        self.save()
+
+    def save(self) -> None:
+        """One checkpoint of everything."""
+        state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
+        checkpoint.save(self.run, state, self.progress.total_step)
+        self.watch.lap("checkpoint")
 
 
-def save(learner: Learner, progress: Progress, run: Run) -> None:
-    """One checkpoint of everything."""
-    checkpoint.save(run, {"learner": learner.state(), "progress": asdict(progress)}, progress.total_step)
-
-
-def judge(learner: Learner, source: Source, split: str, mesh: Mesh) -> NDArray[np.float64]:
+def judge(learner: Judge, source: Source, split: str, mesh: Mesh) -> NDArray[np.float64]:
     """Mean probabilities over each track's windows, shape (num_tracks, num_classes), the same on every rank.
 
     Each track is judged by exactly one rank; the ranks' results are added into one table, and a count beside each row
@@ -137,12 +157,3 @@ def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> dic
     likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
     right = int((probabilities.argmax(1) == targets).sum())
     return {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
-
-
-def _copy(tree: Any) -> Any:
-    """A deep copy of nested dicts and lists of tensors."""
-    if isinstance(tree, torch.Tensor):
-        return tree.detach().clone()
-    if isinstance(tree, dict):
-        return {name: _copy(part) for name, part in tree.items()}
-    return [_copy(part) for part in tree] if isinstance(tree, list) else tree

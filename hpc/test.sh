@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# All checks: formatting, lint, types, tests. Words given are passed to pytest, for example -m "not slow" or tests/audio.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. hpc/env.sh
+
+ruff format --check .
+ruff check .
+mypy
+python -m pytest "$@"
