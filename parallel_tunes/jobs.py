@@ -74,28 +74,32 @@ def run_job(job: str, cfg: Any, *, part: int | None = None, mesh: Mesh | None = 
 
 
 def _carry_out(job: str, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
-    """Run the job itself, and write report.json however it ends."""
-    everywhere = {"world_size": mesh.world_size, "device": mesh.device_name}
+    """Run the job itself; report.json, however it ends, comes last."""
+    everywhere: Facts = {"world_size": mesh.world_size, "device": mesh.device_name}
+    ended: BaseException | None = None
+    status = "complete"
     try:
         with _heed_signals(run, finishes_step=job == "train"):
             facts = JOBS[job](cfg, mesh, run)
-    except KeyboardInterrupt:
-        run.warn("interrupted; the same command goes on from here")
-        if nested:
-            raise
-        return run.write_report("preempted", {**everywhere, "exit_code": INTERRUPTED})
-    except UserError as error:
-        run.write_report("failed", {**everywhere, "reason": str(error)})
-        raise
-    if facts is None:
-        run.log("stopped as asked, after a checkpoint; the same command goes on from here")
-        return run.write_report("preempted", everywhere)
-    judged, made = facts.pop("judged", None), facts.pop("shards", None)
-    report = run.write_report("complete", {**everywhere, **facts})
-    if judged is not None and mesh.is_first:
-        from parallel_tunes.reports import training
+        if facts is None:
+            status, facts = "preempted", {}
+            run.log("stopped as asked, after a checkpoint; the same command goes on from here")
+        judged, made = facts.pop("judged", None), facts.pop("shards", None)
+        report = run.make_report(status, everywhere | facts)
+        if judged is not None and mesh.is_first:
+            from parallel_tunes.reports import training
 
-        training.write(run, report, judged, made)
+            training.write(run, report, judged, made)
+    except KeyboardInterrupt as interrupt:
+        run.warn("interrupted; the same command goes on from here")
+        ended = interrupt if nested else None
+        report = run.make_report("preempted", {**everywhere, "exit_code": INTERRUPTED})
+    except Exception as error:
+        ended, report = error, run.make_report("failed", {**everywhere, "reason": f"{type(error).__name__}: {error}"})
+    with contextlib.suppress(OSError, UserError) if ended else contextlib.nullcontext():
+        run.write_report(report)
+    if ended:
+        raise ended
     return report
 
 

@@ -169,9 +169,9 @@ class Run:
             return None
         return report if isinstance(report, dict) and "status" in report else None
 
-    def write_report(self, status: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return report.json: what every report has, and `facts`."""
-        report = {
+    def make_report(self, status: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What every report has, and `facts`."""
+        return {
             "job": self.job,
             "status": status,
             "name": self.folder.name,
@@ -183,9 +183,11 @@ class Run:
             "metrics": {},
             **facts,
         }
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Write report.json: the last file of a run, since it says that the others are there."""
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         self.write_bytes("report.json", text.encode())
-        return report
 
 
 def default_name(started: float, part: int | None) -> str:

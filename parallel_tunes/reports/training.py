@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.run import Run
-from parallel_tunes.tasks.genre import Judged
+from parallel_tunes.train.metrics import Judged
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, told apart by any eye
 STYLE: Any = {

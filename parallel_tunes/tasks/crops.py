@@ -26,16 +26,11 @@ class CropSource:
     """
 
     def __init__(
-        self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *, window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0
+        self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *,
+        window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0,
     ) -> None:  # fmt: skip
-        self.shards, self.rows, self.window, self.overlap, self.mesh, self.seed = (
-            shards,
-            rows,
-            window,
-            overlap,
-            mesh,
-            seed,
-        )
+        self.shards, self.rows, self.mesh, self.seed = shards, rows, mesh, seed
+        self.window, self.overlap = window, overlap
         self.num_classes = len(classes)
         numbers = {name: number for number, name in enumerate(classes)}
         self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)

@@ -21,15 +21,6 @@ from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A model's answers on a split."""
-
-    rows: Ids  # of the index
-    probabilities: NDArray[np.float64]  # (num_tracks, num_classes)
-    targets: NDArray[np.int64]
-
-
 def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
     """Frames of a crop of task.crop_s."""
     return max(round(task.crop_s * features.sample_rate_hz / features.hop_length), 8)
@@ -163,7 +154,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "valid": results[chosen][0]["valid"],
     }
     model_folder.save(run, results[chosen][0]["weights"], {**made.facts, "training": summary})
-    judged = [Judged(made.rows["test"], answers, source.targets("test")) for _, answers in results]
+    judged = [metrics.Judged(made.rows["test"], answers, source.targets("test")) for _, answers in results]
     return {
         "task": "genre",
         "metrics": summarise(made, cfg, [best for best, _ in results], judged),
@@ -207,7 +198,7 @@ def describe_split(made: Plan) -> dict[str, Any]:
     }
 
 
-def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: list[Judged]) -> dict[str, Any]:
+def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: list[metrics.Judged]) -> dict[str, Any]:
     """metrics: each split's figures; with several seeds the mean of the single models, the ensemble beside it."""
     test = None
     if len(made.rows["test"]):
@@ -255,16 +246,18 @@ def evaluate(
         )
     everything = np.arange(len(shards.index))
     name, kind = cfg.evaluate.split, "all"
-    rows = {name: everything}
+    rows, warnings = {name: everything}, list[str]()
     if name != "all":
         if facts["data"]["index_digest"] != shards.manifest["index_digest"]:
             raise UserError(
                 f"evaluate.split={name}: this data is not what the model was trained on; evaluate.split=all judges all of it"
             )
         drawn = splits.draw(shards.index, build(SplitConfig, facts["data"]["split"]))
-        rows, kind = {name: drawn.rows[name]}, drawn.kind
+        rows, kind, warnings = {name: drawn.rows[name]}, drawn.kind, drawn.warnings
     elif facts["data"]["index_digest"] == shards.manifest["index_digest"]:
-        run.warn("these are the tracks the model was trained on: the figures say nothing about others")
+        warnings = ["these tracks include those the model was trained on: the figures say nothing about others"]
+    for warning in warnings:
+        run.warn(warning)
     rows = known_rows(rows, shards.index["label"].to_numpy(object), folder.classes, run)
     if not len(rows[name]):
         raise UserError(
@@ -274,14 +267,14 @@ def evaluate(
         shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh
     )  # fmt: skip
     judge = Frozen(folder.model, mesh.device, **facts["standardise"])
-    answers = Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
+    answers = metrics.Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
     found = metrics.classification(
         answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name], kind)
     )
     return {
         "task": "genre",
         "metrics": {"train": None, "valid": None, "test": None, name: found},
-        "split": {"name": name, "kind": kind},
+        "split": {"name": name, "kind": kind, "warnings": warnings},
         "num_unknown": len(everything if name == "all" else drawn.rows[name]) - len(rows[name]),
         "front_end": facts["fingerprint"],
         "classes": folder.classes,

@@ -38,7 +38,7 @@ class Frozen:
         self.model = model.to(device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         self.mean_db, self.deviation_db = mean_db, deviation_db
 
     def standardise(self, inputs: Tensor) -> Tensor:

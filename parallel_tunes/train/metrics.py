@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's answers on a split."""
+
+    rows: NDArray[np.int64]  # of the index
+    probabilities: NDArray[np.float64]  # (num_tracks, num_classes)
+    targets: NDArray[np.int64]
 
 
 def classification(

@@ -83,8 +83,7 @@ class Trainer:
             trained = Sums(self.mesh.sum(seen.values.cpu())).means()
             self.watch.lap("comm")
             share_done = 1 - from_step / self.source.num_steps
-            self._close_epoch(epoch, trained, trained["n"] * share_done / (time.perf_counter() - began))
-            if self.progress.fitted:
+            if self._close_epoch(epoch, trained, trained["n"] * share_done / (time.perf_counter() - began)):
                 break
         return True
 
@@ -101,8 +100,8 @@ class Trainer:
         every = self.cfg.checkpoint_every  # the end of an epoch has a checkpoint anyhow
         return bool(every) and self.progress.total_step % every == 0 and self.progress.step < self.source.num_steps
 
-    def _close_epoch(self, epoch: int, trained: dict[str, Any], rate: float) -> None:
-        """Judge by validation, keep the best model, say and record it, write a checkpoint."""
+    def _close_epoch(self, epoch: int, trained: dict[str, Any], rate: float) -> bool:
+        """Judge by validation, keep the best model, say and record it, write a checkpoint; True when all is learnt."""
         progress, seed, judged = self.progress, self.cfg.seeds[self.progress.seed_at], None
         if self.source.num_tracks("valid"):
             self.learner.align()
@@ -124,6 +123,7 @@ class Trainer:
         progress.epoch, progress.step, progress.losses = epoch + 1, 0, [0, 0, 0, 0]
         progress.fitted = epoch - progress.best_epoch >= self.cfg.patience or epoch + 1 == self.cfg.num_epochs
         self.save()
+        return progress.fitted
 
     def save(self) -> None:
         """One checkpoint of everything."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import REAL, tone, write_audio, write_bad
+
+from parallel_tunes.audio.decode import AudioError, decode
+
+
+@pytest.mark.parametrize("ending", ["wav", "au", "flac", "ogg", "mp3"])
+def test_every_format_gives_the_tone(ending: str, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / f"a.{ending}", tone(440))
+    samples, duration_s = decode(path, sample_rate_hz=22050)
+    assert samples.dtype == np.float32
+    assert abs(duration_s - 1) < 0.06
+    spectrum = np.abs(np.fft.rfft(samples[:22050]))
+    assert abs(int(spectrum.argmax()) - 440) <= 2
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (44100, 2), (96000, 6)])
+def test_other_rates_and_channels_become_mono_at_the_wanted_rate(rate_hz: int, channels: int, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440, 1.0, rate_hz, channels), rate_hz)
+    samples, duration_s = decode(path, sample_rate_hz=22050)
+    assert samples.shape == (22050,)
+    assert duration_s == 1.0
+    middle = slice(2000, 20000)  # away from the resampler's edges
+    assert np.abs(samples[middle] - tone(440)[middle]).max() < 2e-3
+
+
+def test_the_mix_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    both = np.stack([tone(440), tone(1000)], axis=1)
+    samples, _ = decode(write_audio(tmp_path / "a.wav", both, subtype="FLOAT"), sample_rate_hz=22050)
+    np.testing.assert_allclose(samples, both.mean(1), atol=1e-7)
+
+
+def test_only_the_first_seconds_are_decoded(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440, 5.0), subtype="FLOAT")
+    samples, duration_s = decode(path, sample_rate_hz=22050, first_s=1.5)
+    assert duration_s == 5.0
+    np.testing.assert_array_equal(samples, tone(440, 5.0)[: int(1.5 * 22050)])
+
+
+def test_bad_files_say_why(tmp_path: Path) -> None:
+    for path, reason in write_bad(tmp_path).items():
+        if "too short" not in reason:  # for the front end to say
+            with pytest.raises(AudioError, match=reason):
+                decode(tmp_path / path, sample_rate_hz=22050)
+
+
+@pytest.mark.parametrize("ending", ["au", "flac", "mp3"])
+def test_truncated_files_are_found(ending: str, tmp_path: Path) -> None:
+    path = write_audio(
+        tmp_path / f"a.{ending}",
+        tone(440, 8.0) + 0.1 * np.random.default_rng(0).standard_normal(176400).astype(np.float32),
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError):
+        decode(path, sample_rate_hz=22050)
+
+
+def test_a_streamed_wav_of_unknown_length_is_read(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
+    path.write_bytes(data)
+    samples, _ = decode(path, sample_rate_hz=22050)
+    assert samples.shape == (22050,)
+
+
+def test_a_header_that_claims_too_much_is_not_believed(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", 2**31)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="truncated"):
+        decode(path, sample_rate_hz=22050)
+
+
+def test_bounds(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440))
+    with pytest.raises(AudioError, match="over the limit"):
+        decode(path, sample_rate_hz=22050, max_bytes=1000)
+    with pytest.raises(AudioError, match="not a regular file"):
+        decode(tmp_path, sample_rate_hz=22050)
+    with pytest.raises(AudioError, match="cannot be read"):
+        decode(tmp_path / "nothing.wav", sample_rate_hz=22050)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
+@pytest.mark.parametrize("name", ["solo-trumpet.ogg", "sweet-waltz.stereo.ogg", "vibe-ace.ogg"])
+def test_real_recordings(name: str) -> None:
+    samples, duration_s = decode(REAL / "formats" / name, sample_rate_hz=22050)
+    assert abs(samples.size / 22050 - duration_s) < 1e-3
+    assert 0.01 < np.abs(samples).max() < 2

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fakes import write_tree
+
+from parallel_tunes import schema
+from parallel_tunes.config import DataConfig
+from parallel_tunes.data import index
+from parallel_tunes.schema import UserError
+
+
+def config(root: Path, group_regex: str | None = None, kind: str = "folder") -> DataConfig:
+    plain = schema.build(DataConfig, schema.defaults("data", "folder"))
+    return dataclasses.replace(plain, root=root, group_regex=group_regex, kind=kind)
+
+
+def test_a_tree_is_listed_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    (tmp_path / "high" / "notes.txt").write_text("not audio")
+    (tmp_path / "cover.wav").write_bytes(b"in no label's folder")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "x.wav").write_bytes(b"1")
+    (tmp_path / "high" / "album").mkdir()
+    (tmp_path / "high" / "album" / "deep.WAV").write_bytes(b"1")
+    tracks, folder = index.scan(config(tmp_path))
+    assert folder == tmp_path
+    assert len(tracks) == 13
+    assert list(tracks["path"]) == sorted(tracks["path"])
+    assert set(tracks["label"]) == {"high", "low & slow"}
+    assert "high/album/deep.WAV" in set(tracks["path"])
+    assert (tracks["bytes"] > 0).all()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_lists(ending: str, tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"path": ["b, c.wav", "a.wav"], "label": ["x", "y"], "artist": ["é", None], "split": ["train", "test"]}
+    )
+    file = tmp_path / f"tracks.{ending}"
+    table.to_csv(file, index=False) if ending == "csv" else table.to_parquet(file)
+    tracks, folder = index.scan(config(file))
+    assert folder == tmp_path
+    assert tracks[["path", "label", "group", "split"]].astype(object).where(tracks.notna(), None).values.tolist() == [
+        ["a.wav", "y", None, "test"],
+        ["b, c.wav", "x", "é", "train"],
+    ]
+    assert list(tracks["bytes"]) == [-1, -1]
+
+
+def test_labels_that_look_like_numbers_or_nothing_stay_text(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("path,label\na.wav,007\nb.wav,NA\n")
+    tracks, _ = index.scan(config(tmp_path / "l.csv"))
+    assert list(tracks["label"]) == ["007", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,genre\na.wav,x\n", "no column 'label'; it has path, genre"),
+        ("path,label\na.wav,\n", "no label in line 2"),
+        ("path,label\na.wav,x\na.wav,y\n", "a.wav is listed twice"),
+        ("path,label\n", "no tracks"),
+        ("", "not a table"),
+        ('path,label\n"a.wav,x\n', "not a table"),
+    ],
+)
+def test_bad_lists(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(says)):
+        index.scan(config(tmp_path / "l.csv"))
+
+
+def test_empty_and_missing_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no tracks; expected audio files as <label>/<file>"):
+        index.scan(config(tmp_path))
+    with pytest.raises(UserError, match="no such folder"):
+        index.scan(config(tmp_path / "nowhere"))
+
+
+def test_groups_by_regular_expression(tmp_path: Path) -> None:
+    for name in ("Ann - one.wav", "Ann - two.wav", "Bob - one.wav"):
+        (tmp_path / "pop").mkdir(exist_ok=True)
+        (tmp_path / "pop" / name).write_bytes(b"1")
+    tracks, _ = index.scan(config(tmp_path, r"/(.+?) - "))
+    assert list(tracks["group"]) == ["Ann", "Ann", "Bob"]
+    for regex, says in ((r"/.+ - ", "in parentheses"), (r"(", "unterminated"), (r"/(x)", "finds no group")):
+        with pytest.raises(UserError, match=re.escape(says)):
+            index.scan(config(tmp_path, regex))
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pop").mkdir()
+    (tmp_path / "pop" / os.fsdecode(b"\xff.wav")).write_bytes(b"1")
+    with pytest.raises(UserError, match="not UTF-8"):
+        index.scan(config(tmp_path))
+
+
+def test_the_listing_digest_sees_changes(tmp_path: Path) -> None:
+    write_tree(tmp_path, num_tracks=2)
+    before = index.listing_digest(index.scan(config(tmp_path))[0])
+    assert before == index.listing_digest(index.scan(config(tmp_path))[0])
+    os.utime(tmp_path / "high" / "plain.wav", (1, 1))
+    assert before != index.listing_digest(index.scan(config(tmp_path))[0])

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import TINY, ptunes
+from safetensors.torch import load_file
+
+from parallel_tunes.data.batches import draw_uniform
+from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.tasks.crops import CropSource
+from parallel_tunes.tasks.genre import fit_scaler
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def source(workshop: Path, rank: int = 0, world_size: int = 1) -> CropSource:
+    shards = ShardSet(workshop / "logs/preprocess/corpus")
+    mesh = Mesh()
+    mesh.rank, mesh.world_size = rank, world_size
+    rows = {"train": np.arange(0, 60), "valid": np.arange(60, 80)}
+    classes = sorted(set(shards.index["label"]))
+    return CropSource(shards, rows, classes, window=40, overlap=0.5, mesh=mesh, batch=16, seed=5)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4, 17])
+def test_the_global_batch_is_the_same_on_every_world_size(world_size: int, workshop: Path) -> None:
+    alone = list(source(workshop).train(2, 0))
+    shared = [list(source(workshop, rank, world_size).train(2, 0)) for rank in range(world_size)]
+    for step, batch in enumerate(alone):
+        parts = [ranks[step] for ranks in shared]
+        counted = [part.weights > 0 for part in parts]
+        assert sum(int(mask.sum()) for mask in counted) == batch.num_global == len(batch.targets)
+        assert torch.equal(
+            torch.cat([part.inputs[mask] for part, mask in zip(parts, counted, strict=True)]), batch.inputs
+        )
+        assert torch.equal(
+            torch.cat([part.targets[mask] for part, mask in zip(parts, counted, strict=True)]), batch.targets
+        )
+        assert all(len(part.targets) for part in parts)
+
+
+def test_crops_come_from_keyed_places_and_a_resumed_epoch_goes_on(workshop: Path) -> None:
+    here = source(workshop)
+    assert here.batches is not None
+    ids = here.batches.epoch(1)[2]
+    batch = list(here.train(1, 0))[2]
+    start = int(draw_uniform(5, 1, ids[:1], "crop")[0] * (here.shards.num_frames[ids[0]] - 39))
+    np.testing.assert_array_equal(batch.inputs[0].numpy().T, here.shards.read(int(ids[0]), start, 40))
+    assert torch.equal(next(here.train(1, 2)).inputs, batch.inputs)
+
+
+def test_the_scaler_sees_only_its_rows(workshop: Path) -> None:
+    shards = ShardSet(workshop / "logs/preprocess/corpus")
+    values = np.concatenate([shards.read(row).astype(np.float64).ravel() for row in (3, 30)])
+    mean_db, deviation_db = fit_scaler(shards, np.array([3, 30]))
+    assert mean_db == pytest.approx(values.mean(), abs=1e-6)
+    assert deviation_db == pytest.approx(values.std(), abs=1e-6)
+
+
+def test_the_report_holds_what_its_readers_rely_on(workshop: Path) -> None:
+    found = report(workshop / "logs/train/tiny")
+    assert found["status"] == "complete"
+    keys = {
+        "task",
+        "metrics",
+        "samples_per_s",
+        "global_batch",
+        "steps",
+        "peak_memory_mib",
+        "time_s",
+        "front_end",
+        "world_size",
+        "device",
+    }
+    assert keys <= set(found)
+    assert set(found["time_s"]) == {"data", "compute", "comm", "eval", "checkpoint"}
+    test = found["metrics"]["test"]
+    assert test["n"] == sum(map(sum, test["confusion"]["counts"])) == 20
+    assert test["num_groups"] == 10
+    low, high = test["accuracy_ci95"]
+    assert 0 <= low <= test["accuracy"] <= high <= 1
+    assert found["metrics"]["train"]["n"] == 40
+    assert found["split"]["kind"] == "grouped"
+    model = json.loads((workshop / "logs/train/tiny/model/model.json").read_text())
+    assert model["fingerprint"] == found["front_end"]
+
+
+def evaluate_words(workshop: Path, name: str) -> list[str]:
+    data = [
+        "data=synthetic",
+        f"data.root={workshop}/logs/synth/corpus",
+        f"data.shards={workshop}/logs/preprocess/corpus",
+    ]
+    return ["evaluate", f"model={workshop}/logs/train/tiny/model", *data, f"run.name={name}"]
+
+
+def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
+    """Counts and metrics of an evaluation do not depend on how many ranks share it; nor does the training's own test."""
+    found = []
+    for ranks in (1, 2, 3):
+        ptunes(*evaluate_words(workshop, f"on-{ranks}"), cwd=workshop, ranks=ranks)
+        found.append(report(workshop / f"logs/evaluate/on-{ranks}"))
+    assert [one["world_size"] for one in found] == [1, 2, 3]
+    trained = report(workshop / "logs/train/tiny")["metrics"]["test"]
+    for one in found:
+        assert one["metrics"]["test"] == trained
+        assert one["metrics"]["test"]["n"] == 20
+
+
+@pytest.mark.slow
+def test_two_ranks_train_are_stopped_and_go_on_to_the_same_bits(workshop: Path) -> None:
+    import os
+    import subprocess
+    import sys
+    import time
+
+    from fakes import ROOT
+
+    def words(name: str) -> list[str]:
+        data = [
+            "data=synthetic",
+            f"data.root={workshop}/logs/synth/corpus",
+            f"data.shards={workshop}/logs/preprocess/corpus",
+        ]
+        return ["train", *data, *TINY, "train.num_epochs=30", "train.checkpoint_every=3", f"run.name={name}"]
+
+    ptunes(*words("two"), cwd=workshop, ranks=2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "parallel_tunes",
+        *words("stopped"),
+    ]
+    process = subprocess.Popen(
+        command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    folder = workshop / "logs/train/stopped"
+    while not list((folder / "checkpoints").glob("step-*.pt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert report(folder)["status"] == "preempted"
+    ptunes(*words("stopped"), cwd=workshop, ranks=2)
+    one, other = (load_file(workshop / f"logs/train/{name}/model/model.safetensors") for name in ("two", "stopped"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert report(folder)["metrics"] == report(workshop / "logs/train/two")["metrics"]
+
+
+def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
+    lists = workshop / "one.csv"
+    rows = ["path,label,split"] + [
+        f"logs/synth/corpus/{genre}/{genre}-000-00.wav,{genre},train" for genre in ("funk", "march")
+    ]
+    lists.write_text("\n".join(rows) + "\n")
+    ptunes("preprocess", f"data.root={lists}", "run.name=one", cwd=workshop)
+    words = [
+        "train",
+        f"data.root={lists}",
+        "data.shards=logs/preprocess/one",
+        "split=lists",
+        "run.name=crowded",
+        *TINY[:3],
+    ]
+    done = ptunes(*words, cwd=workshop, ranks=3, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("3 ranks for 2 training tracks") == 1
+
+
+def test_other_data_or_features_than_the_models_are_refused(workshop: Path, tmp_path: Path) -> None:
+    some = tmp_path / "some"
+    for genre in ("funk", "march"):
+        shutil.copytree(workshop / "logs/synth/corpus" / genre, some / genre)
+    shutil.copytree(workshop / "logs/synth/corpus/funk", some / "polka")
+    words = ["evaluate", f"model={workshop}/logs/train/tiny/model", f"data.root={some}"]
+    done = ptunes(*words, "run.name=a", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "not what the model was trained on" in done.stderr
+    done = ptunes(*words, "evaluate.split=all", "run.name=b", cwd=tmp_path)
+    assert "8 tracks with labels unknown to the model (polka) are left out" in done.stderr
+    found = report(tmp_path / "logs/evaluate/b")
+    assert found["metrics"]["all"]["n"] == 16
+    assert found["num_unknown"] == 8
+    ptunes("preprocess", f"data.root={some}", "features.num_mels=64", "run.name=c", cwd=tmp_path)
+    done = ptunes(
+        *words, "evaluate.split=all", "data.shards=logs/preprocess/c", "run.name=d", cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert "features.num_mels is 64 there, 128 here" in done.stderr

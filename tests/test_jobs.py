@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from fakes import ROOT, TINY, ptunes, tone, write_audio, write_bad, write_tree
+
+Door = Callable[..., int]
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_synth_writes_the_corpus_it_lists(workshop: Path) -> None:
+    corpus = workshop / "logs/synth/corpus"
+    listed = pd.read_csv(corpus / "tracks.csv")
+    assert len(listed) == 80
+    assert listed["artist"].nunique() == 40
+    for path in listed["path"][::20]:
+        samples, rate_hz = soundfile.read(corpus / path)
+        assert (len(samples), rate_hz) == (44100, 22050)
+    assert read(corpus / "report.json")["metrics"]["num_tracks"] == 80
+
+
+def test_synth_makes_the_same_bytes_and_goes_on(run: Door, workshop: Path, tmp_path: Path) -> None:
+    words = ("synth", "num_artists=1", "tracks_per_artist=1", "duration_s=2", "run.name=a")
+    assert run(*words) == 0
+    one = tmp_path / "logs/synth/a/funk/funk-000-00.wav"
+    assert one.read_bytes() == (workshop / "logs/synth/corpus/funk/funk-000-00.wav").read_bytes()
+    (tmp_path / "logs/synth/a/report.json").unlink()
+    kept = one.stat().st_mtime_ns
+    (tmp_path / "logs/synth/a/dub/dub-000-00.wav").unlink()
+    assert run(*words) == 0
+    assert (tmp_path / "logs/synth/a/dub/dub-000-00.wav").exists()
+    assert one.stat().st_mtime_ns == kept
+
+
+def test_bad_files_are_listed_and_the_others_done(
+    run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "music")
+    write_audio(tmp_path / "music/high/stereo.wav", tone(900, 1.0, 44100, 2), 44100)
+    write_audio(tmp_path / "music/high/phone.wav", tone(900, 1.0, 8000), 8000)
+    reasons = write_bad(tmp_path / "music")
+    assert run("preprocess", f"data.root={tmp_path}/music", "run.name=a") == 0
+    manifest = read(tmp_path / "logs/preprocess/a/manifest.json")
+    found = {failure["path"]: failure["reason"] for failure in manifest["failed"]}
+    assert set(found) == set(reasons)
+    assert all(reasons[path] in found[path] for path in found)
+    assert manifest["num_tracks"] == 14
+    said = capsys.readouterr()
+    assert all(path in said.err for path in reasons)
+    assert said.out.splitlines()[-1] == "report: logs/preprocess/a/report.json"
+    assert read(tmp_path / "logs/preprocess/a/report.json")["metrics"]["num_failed"] == 8
+
+
+def test_a_second_preprocess_does_only_what_is_missing(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music")
+    words = ("preprocess", f"data.root={tmp_path}/music", "run.name=a", "preprocess.shard_mib=0.1")
+    assert run(*words) == 0
+    folder = tmp_path / "logs/preprocess/a"
+    manifest = read(folder / "manifest.json")
+    assert len(manifest["shards"]) > 2
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
+    assert run(*words) == 0
+    assert read(folder / "report.json")["metrics"]["num_computed"] == 0
+    (folder / "shard-00001.npy").unlink()
+    (folder / "manifest.json").unlink()
+    assert run(*words) == 0
+    assert read(folder / "report.json")["metrics"]["num_computed"] == manifest["shards"][1]["num_tracks"]
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
+    assert {name for name in before if before[name] != after[name]} == {"shard-00001.npy"}
+    assert read(folder / "manifest.json")["shards"] == manifest["shards"]
+
+
+def test_changed_and_added_files_are_taken_up(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=3)
+    words = ("preprocess", f"data.root={tmp_path}/music", "run.name=a")
+    assert run(*words) == 0
+    write_audio(tmp_path / "music/high/new.wav", tone(3000))
+    assert run(*words) == 0
+    assert read(tmp_path / "logs/preprocess/a/manifest.json")["num_tracks"] == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("engines", [0, 2])
+def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
+    number: signal.Signals, engines: int, workshop: Path
+) -> None:
+    """Stopped by Ctrl-C or a scheduler; the whole process group gets the signal, as from a terminal."""
+    name = f"stopped-{number.name}-{engines}"
+    words = [
+        "preprocess",
+        "data=synthetic",
+        "data.root=logs/synth/corpus",
+        f"run.name={name}",
+        "preprocess.shard_mib=0.2",
+        f"parallel.engines={engines}",
+    ]
+    folder = workshop / "logs/preprocess" / name
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parallel_tunes", *words],
+        cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not list(folder.glob("shard-*.json")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not list(folder.glob(".partial-*"))
+    assert not (folder / "manifest.json").exists()
+    ptunes(*words[:-1], cwd=workshop)
+    whole = read(workshop / "logs/preprocess/corpus/manifest.json")
+    again = read(folder / "manifest.json")
+    assert again["index_digest"] == whole["index_digest"]
+    assert 0 < read(folder / "report.json")["metrics"]["num_computed"] < 80
+
+
+def test_pictures(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=4)
+    assert run("preprocess", f"data.root={tmp_path}/music", "preprocess.pictures=true", "run.name=a") == 0
+    import matplotlib.image
+
+    pictures = sorted((tmp_path / "logs/preprocess/a/spectrograms").glob("*/*.png"))
+    assert len(pictures) == 8
+    pixels = matplotlib.image.imread(tmp_path / "logs/preprocess/a/spectrograms/low & slow/plain.wav.png")
+    assert pixels.shape[:2] == (128, 1 + int(1.2 * 22050) // 512)
+    rows = pixels[..., :3].sum(2).mean(1)
+    assert rows[64:].max() > rows[:64].max()  # a low tone lies at the bottom
+
+
+def test_train_makes_the_shards_it_finds_missing_and_finds_them_again(
+    run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "music", num_tracks=8)
+    words = ("train", f"data.root={tmp_path}/music", *TINY, "train.num_epochs=1", "split=stratified")
+    assert run(*words, "run.name=a") == 0
+    assert "no shards for this data and front end yet" in capsys.readouterr().out
+    assert run(*words, "run.name=b") == 0
+    assert "no shards" not in capsys.readouterr().out
+    assert len(list((tmp_path / "logs/preprocess").iterdir())) == 1
+    assert (
+        read(tmp_path / "logs/train/a/report.json")["metrics"] == read(tmp_path / "logs/train/b/report.json")["metrics"]
+    )
+
+
+def test_a_larger_world_says_which_command_makes_the_shards(tmp_path: Path) -> None:
+    write_tree(tmp_path / "my music", num_tracks=4)
+    done = ptunes("train", "data.root=my music", *TINY, "features.num_mels=64", cwd=tmp_path, ranks=2, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("run `ptunes preprocess data=folder 'data.root=my music' features.num_mels=64` first") == 1
+
+
+def test_a_label_with_one_track_and_a_split_without_validation(
+    run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "music", num_tracks=5)
+    write_audio(tmp_path / "music/solo/only.wav", tone(5000))
+    words = [
+        "split.train=0.8",
+        "split.valid=0",
+        "split.test=0.2",
+        "model.widths=[4,8]",
+        "task.crop_s=1",
+        "train.num_epochs=1",
+    ]
+    assert run("train", f"data.root={tmp_path}/music", *words, "run.name=a") == 0
+    assert "label 'solo' has 1 track: none is left for test" in capsys.readouterr().err
+    metrics = read(tmp_path / "logs/train/a/report.json")["metrics"]
+    assert metrics["valid"] is None
+    assert metrics["test"]["n"] == 2
+
+
+def test_no_test_split_is_null(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=5)
+    words = [
+        "split.train=0.8",
+        "split.valid=0.2",
+        "split.test=0",
+        "model.widths=[4,8]",
+        "task.crop_s=1",
+        "train.num_epochs=1",
+    ]
+    assert run("train", f"data.root={tmp_path}/music", *words, "run.name=a") == 0
+    assert read(tmp_path / "logs/train/a/report.json")["metrics"]["test"] is None
+    assert (tmp_path / "logs/train/a/report.html").exists()
+
+
+def test_only_one_label_or_only_bad_files(run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_audio(tmp_path / "one/pop/a.wav", tone(440))
+    write_audio(tmp_path / "one/pop/b.wav", tone(550))
+    assert run("train", f"data.root={tmp_path}/one", "run.name=a") == 2
+    assert "at least two labels" in capsys.readouterr().err
+    write_bad(tmp_path / "none")
+    assert run("preprocess", f"data.root={tmp_path}/none", "run.name=b") == 2
+    assert "none of the 8 files gives features" in capsys.readouterr().err
+    assert read(tmp_path / "logs/preprocess/b/report.json")["status"] == "failed"
+
+
+def test_other_data_under_the_same_name_is_refused(
+    run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        write_tree(tmp_path / name, num_tracks=8)
+    write_audio(tmp_path / "two/high/another.wav", tone(4000))
+    words = [*TINY, "train.num_epochs=1", "split=stratified", "run.name=a"]
+    assert run("train", f"data.root={tmp_path}/one", *words) == 0
+    (tmp_path / "logs/train/a/report.json").unlink()
+    assert run("train", f"data.root={tmp_path}/two", *words) == 2
+    assert "another data index" in capsys.readouterr().err
+
+
+def test_duplicates_are_reported_and_dropped(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=10)
+    for path in sorted((tmp_path / "music/high").glob("*.wav")):
+        (tmp_path / "music/high" / f"copy of {path.name}").write_bytes(path.read_bytes())
+    words = ("train", f"data.root={tmp_path}/music", *TINY, "train.num_epochs=1")
+    assert run(*words, "run.name=a") == 0
+    split = read(tmp_path / "logs/train/a/report.json")["split"]
+    assert len(split["duplicates"]) == 10
+    assert any("on both sides" in warning for warning in split["warnings"])
+    assert run(*words, "split.drop_duplicates=true", "run.name=b") == 0
+    split = read(tmp_path / "logs/train/b/report.json")["split"]
+    assert split["num_dropped"] == 10
+    assert sum(split["tracks"].values()) == 20
+
+
+def test_a_diverging_training_stops_in_one_line(run: Door, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "data=synthetic",
+        f"data.root={workshop}/logs/synth/corpus",
+        f"data.shards={workshop}/logs/preprocess/corpus",
+    ]
+    assert run("train", *words, *TINY, "train.lr=1e38", "train.warmup=0", "train.precision=fp32", "run.name=a") == 2
+    assert "lower train.lr" in capsys.readouterr().err
+
+
+def test_torchrun_is_not_for_every_job(tmp_path: Path) -> None:
+    done = ptunes("synth", cwd=tmp_path, ranks=2, check=False)
+    assert done.stderr.count("synth runs in one process: start it without torchrun") == 1
+
+
+def test_curves_fall_on_a_task_that_can_be_learnt(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=12)
+    words = ("train", f"data.root={tmp_path}/music", *TINY, "train.num_epochs=12", "train.lr=0.02", "run.name=a")
+    assert run(*words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "logs/train/a/metrics.jsonl").read_text().splitlines()]
+    losses = [row["train"]["loss"] for row in rows]
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+    assert read(tmp_path / "logs/train/a/report.json")["metrics"]["test"]["accuracy"] == 1.0

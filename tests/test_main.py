@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from parallel_tunes.__main__ import quote, to_overrides
+from parallel_tunes.config import JOBS
+from parallel_tunes.schema import UserError
+
+Door = Callable[..., int]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+@example("a (live) & b=c, [x] {y}.wav")
+@example("it's \\' \\\\' \\")
+@example("${oc.env:HOME} \\${x} $")
+@example("null")
+@example("\n\t")
+def test_any_text_survives_hydra(text: str) -> None:
+    override = OverridesParser.create().parse_override(f"data.root={quote(text)}")
+    value = override.value()
+    assert OmegaConf.to_container(OmegaConf.create({"root": value}), resolve=True) == {"root": text}
+
+
+def test_words_after_the_dashes_are_files() -> None:
+    assert to_overrides("predict", ["model=m", "--", "a=b.wav", "--help"]) == [
+        "model_path='m'",
+        "files=['a=b.wav','--help']",
+    ]
+
+
+def test_no_words_and_help_list_the_jobs(run: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        assert run(*words) == 0
+        out = capsys.readouterr().out
+        assert all(f"\n  {job}" in out for job in JOBS)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_shows_every_key_with_its_default(job: str, run: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(job, "--help") == 0
+    out = capsys.readouterr().out
+    assert "run.name=null" in out
+    assert "model_path" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tain"], "unknown job 'tain' (did you mean train?)"),
+        (["train", "trian.lr=1"], "unknown key trian.lr (did you mean train.lr?)"),
+        (["train", "train.lr=fast"], "train.lr=fast: expected a number"),
+        (["train", "train.num_epochs=0"], "train.num_epochs=0"),
+        (["train", "task=opera"], "conf/task/ has genre"),
+        (["train", "data.root"], "'data.root' is no key=value"),
+        (["train", "model.widths=[4"], "model.widths=[4"),
+        (["train", "--", "a.wav"], "takes no files"),
+        (["train", "data.root="], "data.root: a path cannot be empty"),
+        (["train"], "data.root: say where the tracks are"),
+        (["train", "data=synthetic"], "ptunes synth run.name=corpus"),
+        (["preprocess", "parallel.engines=-1"], "parallel.engines=-1: expected a whole number from 0"),
+        (["preprocess", "data.root=missing"], "data.root=missing: no such folder"),
+        (["preprocess", "data.root=missing.csv"], "no such list"),
+        (["predict", "a.wav"], "files come after --"),
+        (["predict", "model=m"], "which files?"),
+        (["predict", "--", "a.wav"], "model: say which"),
+        (["evaluate", "model=nowhere"], "model=nowhere: no such folder"),
+        (["synth", "run.name=a/b"], "run.name='a/b'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_words_are_one_line_and_exit_code_2(
+    words: list[str], says: str, run: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(errors) == 1, errors
+    assert says in errors[0]
+    assert "Traceback" not in errors[0]
+
+
+def test_debug_shows_the_traceback(
+    run: Door, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PT_DEBUG", "1")
+    assert run("nosuch") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_cfg_job_prints_the_values(run: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--cfg", "job", "train.lr=0.5", "data.root=a (b)") == 0
+    out = capsys.readouterr().out
+    assert "lr: 0.5" in out
+    assert "root: a (b)" in out
+
+
+def test_multirun_gives_each_cell_a_run_of_its_own(run: Door, tmp_path: Path) -> None:
+    code = run("synth", "-m", "seed=1,2", "num_artists=1", "tracks_per_artist=1", "duration_s=0.2", "run.name=sweep")
+    assert code == 0
+    reports = sorted(path.parent.name for path in (tmp_path / "logs/synth").glob("*/report.json"))
+    assert reports == ["sweep-0", "sweep-1"]
+
+
+def test_flags_without_job_keys_are_refused() -> None:
+    with pytest.raises(UserError):
+        to_overrides("synth", ["seed"])

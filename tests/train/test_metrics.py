@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from parallel_tunes.train import metrics
+
+
+def answers(
+    num: int = 200, seed: int = 0
+) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.ones(3), num), rng.integers(0, 3, num)
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    probabilities, targets = answers()
+    found = metrics.classification(probabilities, targets, ["a", "b", "c"], None)
+    predicted = probabilities.argmax(1)
+    assert found["n"] == 200
+    assert found["accuracy"] == pytest.approx(accuracy_score(targets, predicted))
+    assert found["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
+    assert np.sum(found["confusion"]["counts"]) == 200
+    assert sum(row["support"] for row in found["per_class"].values()) == 200
+    assert found["accuracy_ci95"][0] < found["accuracy"] < found["accuracy_ci95"][1]
+
+
+def test_a_label_without_tracks_does_not_count_in_the_mean() -> None:
+    found = metrics.classification(
+        np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 1]), ["a", "b", "c"], None
+    )
+    assert found["macro_f1"] == 1.0
+    assert found["per_class"]["c"]["support"] == 0
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        low, high = metrics.bootstrap_mean((rng.random(150) < 0.8).astype(float), None)
+        held += low <= 0.8 <= high
+    assert held >= 180
+
+
+def test_groups_widen_the_interval_when_their_tracks_agree() -> None:
+    right = np.repeat((np.random.default_rng(0).random(40) < 0.7).astype(float), 10)
+    alone = metrics.bootstrap_mean(right, None)
+    together = metrics.bootstrap_mean(right, np.repeat(np.arange(40), 10))
+    assert together[1] - together[0] > 2 * (alone[1] - alone[0])
+
+
+def test_seeds_are_averaged_with_their_spread() -> None:
+    single = [metrics.classification(*answers(seed=seed), ["a", "b", "c"], None) for seed in range(3)]
+    found = metrics.over_seeds(single, (4, 5, 6))
+    assert found["accuracy"] == pytest.approx(np.mean([figures["accuracy"] for figures in single]))
+    assert set(found["seeds"]) == {"4", "5", "6"}
+    assert found["seeds_deviation"] > 0
