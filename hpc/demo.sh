@@ -12,7 +12,9 @@ step ptunes preprocess data=synthetic data.root=logs/synth/demo parallel.engines
 step bash hpc/torchrun.sh 2 train task=genre data=synthetic data.root=logs/synth/demo data.shards=logs/preprocess/demo \
   train.num_epochs=8 run.name=demo
 step ptunes evaluate model=logs/train/demo/model data=synthetic data.root=logs/synth/demo data.shards=logs/preprocess/demo run.name=demo
-step ptunes predict model=logs/train/demo/model run.name=demo -- logs/synth/demo/swing/swing-003-01.wav
+# a track that the model was not trained on: the first of the test split
+track=$(sed -n 2p logs/train/demo/predictions.csv | cut -d, -f1)
+step ptunes predict model=logs/train/demo/model run.name=demo -- "logs/synth/demo/$track"
 
 python - <<'PYTHON'
 import json

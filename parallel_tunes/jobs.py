@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import soundfile
-from tqdm import tqdm
 
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes import run as runs
@@ -46,11 +45,11 @@ def run_job(job: str, cfg: Any, *, part: int | None = None, mesh: Mesh | None = 
         mesh: of the job that this one is a part of.
     """
     nested, mesh = mesh is not None, mesh or Mesh()
-    if mesh.world_size > 1 and job not in ("train", "evaluate"):
-        raise UserError(f"{job} runs in one process: start it without torchrun")
     device = {"train": "train", "evaluate": "evaluate", "predict": "predict"}.get(job)
     timeout_s = cfg.parallel.timeout_s if hasattr(cfg, "parallel") else 600.0
     try:
+        if mesh.world_size > 1 and job not in ("train", "evaluate"):
+            raise UserError(f"{job} runs in one process: start it without torchrun")
         if device and not nested:
             mesh.start(getattr(cfg, device).device, timeout_s)
         started = mesh.on_first(lambda: mesh.started)
@@ -122,11 +121,6 @@ def _heed_signals(run: Run, *, finishes_step: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _bar(title: str, total: int) -> tqdm[Any]:
-    """A progress bar with rate and time left on standard error; nothing where that is no terminal."""
-    return tqdm(total=total, desc=title, unit=" tracks", disable=None, dynamic_ncols=True)
-
-
 def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
     """Write a corpus: <label>/<artist>-<track>.wav and tracks.csv."""
     del mesh
@@ -134,7 +128,7 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
     run.log(
         f"{len(pieces)} tracks of {cfg.duration_s:g} s by {cfg.num_artists} artists in each of {len(synthetic.GENRES)} genres"
     )
-    with _bar("synth", len(pieces)) as bar:
+    with run.progress("synth", len(pieces)) as bar:
         for piece in pieces:
             if not (run.folder / piece.path).exists():
                 samples = synthetic.render_track(
@@ -167,7 +161,7 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
         cfg.preprocess,
         folder=run.folder,
         engines=cfg.parallel.engines,
-        progress=_bar,
+        progress=run.progress,
         say=run.log,
     )
     seconds, failed = time.perf_counter() - began, manifest["failed"]
@@ -258,7 +252,7 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
         raise UserError("predict: which files? ptunes predict model=PATH -- FILE …")
     predictor = Predictor(cfg.model_path, mesh.device, max_bytes=cfg.predict.max_mib << 20)
     answers = []
-    with _bar("predict", len(cfg.files)) as bar:
+    with run.progress("predict", len(cfg.files)) as bar:
         for file in cfg.files:
             answers.append(predictor.predict(file, cfg.predict.top_k))
             bar.update()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from tqdm import tqdm
 
 from parallel_tunes import files
 from parallel_tunes.schema import UserError, flatten, to_plain
@@ -139,6 +140,11 @@ class Run:
             print(f"ptunes: warning: {line}", file=sys.stderr, flush=True)
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} warning: {line}\n")
+
+    def progress(self, title: str, total: int, unit: str = " tracks", done: int = 0) -> tqdm[Any]:
+        """A bar with rate and time left on standard error; nothing on other ranks or where that is no terminal."""
+        hidden = None if self.is_writer else True
+        return tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden, dynamic_ncols=True, leave=False)
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -77,16 +78,31 @@ def write_bad(root: Path) -> dict[str, str]:
     }
 
 
+def door(*words: str, cwd: Path) -> int:
+    """Run the door in this process, in a folder; the exit code."""
+    from parallel_tunes import __main__
+
+    before = sys.argv
+    try:
+        with contextlib.chdir(cwd):
+            __main__.main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        sys.argv = before
+    raise AssertionError("the door always exits")
+
+
+def launch(*words: str, ranks: int = 0) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of the door in a process of its own, under torchrun if `ranks` is given."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks else []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return [sys.executable, "-m", *torchrun, "parallel_tunes", *words], environment
+
+
 def ptunes(*words: str, cwd: Path, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the door in a process of its own, under torchrun if `ranks` is given."""
-    start = (
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-        if ranks
-        else [sys.executable, "-m"]
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*start, "parallel_tunes", *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=280
-    )
+    command, environment = launch(*words, ranks=ranks)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import ROOT, TINY, ptunes, tone, write_audio, write_bad, write_tree
+from fakes import TINY, door, launch, ptunes, tone, write_audio, write_bad, write_tree
 
 Door = Callable[..., int]
 
@@ -111,10 +110,10 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
         f"parallel.engines={engines}",
     ]
     folder = workshop / "logs/preprocess" / name
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command, environment = launch(*words)
     process = subprocess.Popen(
-        [sys.executable, "-m", "parallel_tunes", *words],
-        cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
     )  # fmt: skip
     while not list(folder.glob("shard-*.json")):
         assert process.poll() is None
@@ -125,7 +124,7 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
     assert "Traceback" not in said
     assert not list(folder.glob(".partial-*"))
     assert not (folder / "manifest.json").exists()
-    ptunes(*words[:-1], cwd=workshop)
+    assert door(*words[:-1], cwd=workshop) == 0
     whole = read(workshop / "logs/preprocess/corpus/manifest.json")
     again = read(folder / "manifest.json")
     assert again["index_digest"] == whole["index_digest"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
-from fakes import REAL, ptunes
+from fakes import REAL
 
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
 QUICK = ["model.widths=[4,8]", "train.num_epochs=2"]
 
 
 @pytest.mark.slow
-def test_wav_and_au_give_the_same_model_and_the_same_answers(tmp_path: Path) -> None:
+def test_wav_and_au_give_the_same_model_and_the_same_answers(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = REAL / "gtzan_mini"
     for path in clips.glob("*/*.wav"):
         samples, rate_hz = soundfile.read(path, dtype="int16")
@@ -23,15 +26,14 @@ def test_wav_and_au_give_the_same_model_and_the_same_answers(tmp_path: Path) -> 
         soundfile.write(target, samples, rate_hz, subtype="PCM_16")
     reports, shards = [], []
     for name, root in (("wav", clips), ("au", tmp_path / "au")):
-        ptunes("preprocess", "data=folder", f"data.root={root}", f"run.name={name}", cwd=tmp_path)
+        assert run("preprocess", "data=folder", f"data.root={root}", f"run.name={name}") == 0
         data = [f"data.root={root}", f"data.shards=logs/preprocess/{name}"]
-        ptunes("train", "task=genre", *data, *QUICK, f"run.name={name}", cwd=tmp_path)
-        ptunes("evaluate", f"model=logs/train/{name}/model", *data, f"run.name={name}", cwd=tmp_path)
+        assert run("train", "task=genre", *data, *QUICK, f"run.name={name}") == 0
+        assert run("evaluate", f"model=logs/train/{name}/model", *data, f"run.name={name}") == 0
         some = sorted(root.glob("*/*"))[::20]
-        done = ptunes(
-            "predict", f"model=logs/train/{name}/model", f"run.name={name}", "--", *map(str, some), cwd=tmp_path
-        )
-        assert len(done.stdout.splitlines()) == len(some) + 2
+        capsys.readouterr()
+        assert run("predict", f"model=logs/train/{name}/model", f"run.name={name}", "--", *map(str, some)) == 0
+        assert len(capsys.readouterr().out.splitlines()) == len(some) + 2
         reports.append(
             [
                 json.loads((tmp_path / f"logs/{job}/{name}/report.json").read_text())

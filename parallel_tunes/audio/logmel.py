@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from numpy.typing import NDArray
 
 _BLOCK = 256  # frames at a time: the spectra of a block stay in the cache
@@ -49,7 +48,7 @@ def log_mel(
     """
     samples = np.ascontiguousarray(waveform, np.float32)
     bank = mel_filters(sample_rate_hz, n_fft, num_mels, fmin_hz, fmax_hz)
-    window = scipy.signal.get_window("hann", n_fft).astype(np.float32)
+    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)  # periodic, as spectra want it
     padded = np.pad(samples, n_fft // 2 if n_fft % 2 == 0 else (n_fft // 2, n_fft - n_fft // 2))
     num_frames = 1 + samples.size // hop_length
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length][:num_frames]

@@ -133,13 +133,14 @@ class ShardSet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        for name in ("manifest.json", "index.parquet"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"data.shards={folder}: no finished preprocess run (no {name}); run the preprocess job again"
+                )
         try:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
             self.index = pd.read_parquet(folder / "index.parquet")
-        except FileNotFoundError as error:
-            raise UserError(
-                f"data.shards={folder}: no finished preprocess run (no {Path(error.filename).name}); run the preprocess job again"
-            ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"data.shards={folder}: cannot be read ({error}); run the preprocess job again") from error
         if self.manifest.get("format") != FORMAT:

@@ -107,18 +107,24 @@ def known_rows(rows: dict[str, Ids], labels: NDArray[np.object_], classes: list[
     return known
 
 
-def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, Any] | None:
-    """Train each seed, judge it by the test split and write the model folder.
+@dataclass(frozen=True)
+class Fitted:
+    """What the trainings of all seeds gave."""
 
-    Returns:
-        The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
-    """
-    made = plan(cfg, shards, mesh, run)
-    state = checkpoint.resume(run, mesh, made.facts["data"]["index_digest"])
+    bests: list[dict[str, Any]]  # the best checkpoint of each
+    judged: list[metrics.Judged]  # its answers on the test split
+    num_steps: int
+    num_parameters: int
+    precision: str
+
+
+def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch) -> Fitted | None:
+    """Train each seed from where the run is, and judge its best model by the test split; None when asked to stop."""
+    digest = made.facts["data"]["index_digest"]
+    state = checkpoint.resume(run, mesh, digest)
     progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
     run.cut_rows(progress.num_rows)
-    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
-    began_at, results = progress.total_step, []
+    bests, judged = [], []
     for number, seed in enumerate(cfg.train.seeds):
         source = made.source(cfg, mesh, seed)
         model = model_folder.build_model(cfg.model, len(made.classes), seed)
@@ -126,52 +132,56 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         learner = GradientLearner(model, cfg.train, mesh, total_steps=total_steps, **made.facts["standardise"])
         if number == 0:
             num_parameters = sum(p.numel() for p in model.parameters())
-            run.log(
-                f"{cfg.model.name}: {num_parameters} parameters; {learner.precision} on {mesh.world_size} x {mesh.device_name}"
-            )
+            told = f"{learner.precision} on {mesh.world_size} x {mesh.device_name}"
+            run.log(f"{cfg.model.name}: {num_parameters} parameters; {told}")
         if number > progress.seed_at:
             progress, state = progress.next_seed(), None
         if number == progress.seed_at:
-            digest = made.facts["data"]["index_digest"]
-            trained = trainer.Trainer(
+            fit = trainer.Trainer(
                 learner, source, cfg.train, mesh, run, progress=progress, index_digest=digest, watch=watch
-            )
-            if not trained.fit(state["learner"] if state else None):
+            ).fit
+            if not fit(state["learner"] if state else None):
                 return None
         best = mesh.on_first(partial(checkpoint.load, run, f"best-{seed}.pt"))
         if best is None:
             raise UserError(f"{run.folder}/checkpoints/best-{seed}.pt is damaged: train again under another run.name")
         learner.load_weights(best["weights"])
-        results.append((best, trainer.judge(learner, source, "test", mesh)))
+        bests.append(best)
+        answers = trainer.judge(learner, source, "test", mesh)
+        judged.append(metrics.Judged(made.rows["test"], answers, source.targets("test")))
         watch.lap("eval")
-    chosen = min(
-        range(len(results)), key=lambda at: results[at][0]["valid"]["loss"] if results[at][0]["valid"] else 0.0
-    )
-    summary = {
-        "seeds": list(cfg.train.seeds),
-        "seed": cfg.train.seeds[chosen],
-        "epoch": results[chosen][0]["epoch"],
-        "valid": results[chosen][0]["valid"],
-    }
-    model_folder.save(run, results[chosen][0]["weights"], {**made.facts, "training": summary})
-    judged = [metrics.Judged(made.rows["test"], answers, source.targets("test")) for _, answers in results]
+    return Fitted(bests, judged, progress.total_step, num_parameters, learner.precision)
+
+
+def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, Any] | None:
+    """Train each seed, judge it by the test split and write the model folder: the best seed's by validation.
+
+    Returns:
+        The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
+    """
+    made = plan(cfg, shards, mesh, run)
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
+    fitted = fit_seeds(cfg, made, mesh, run, watch)
+    if fitted is None:
+        return None
+    at = min(range(len(fitted.bests)), key=lambda at: (fitted.bests[at]["valid"] or {"loss": 0.0})["loss"])
+    best, seeds = fitted.bests[at], list(cfg.train.seeds)
+    summary = {"seeds": seeds, "seed": seeds[at], "epoch": best["epoch"], "valid": best["valid"]}
+    model_folder.save(run, best["weights"], {**made.facts, "training": summary})
     return {
         "task": "genre",
-        "metrics": summarise(made, cfg, [best for best, _ in results], judged),
-        "samples_per_s": round(
-            mesh.largest(0.0) or sum(row["samples_per_s"] for row in run.rows()) / max(len(run.rows()), 1), 2
-        ),
+        "metrics": summarise(made, cfg, fitted.bests, fitted.judged),
+        "samples_per_s": mean_rate(run),
         "global_batch": cfg.train.batch,
-        "steps": progress.total_step,
-        "steps_this_time": progress.total_step - began_at,
-        "num_parameters": num_parameters,
-        "precision": learner.precision,
+        "steps": fitted.num_steps,
+        "num_parameters": fitted.num_parameters,
+        "precision": fitted.precision,
         "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},
         "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
         "front_end": made.facts["fingerprint"],
         "classes": made.classes,
         "split": describe_split(made),
-        "judged": judged,
+        "judged": fitted.judged,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 NUM_RESAMPLES = 2000
@@ -37,12 +38,13 @@ def classification(
     labels = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
     likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
+    interval, method = interval_of_mean(right.astype(np.float64), groups)
     present = support > 0
     return {
         "n": len(targets),
         "accuracy": float(right.mean()),
-        "accuracy_ci95": bootstrap_mean(right.astype(np.float64), groups),
-        "ci95_method": f"percentile bootstrap over {'tracks' if groups is None else 'groups'}, {NUM_RESAMPLES} resamples",
+        "accuracy_ci95": interval,
+        "ci95_method": method,
         "num_groups": None if groups is None else len(np.unique(groups)),
         "loss": float(-np.log(likelihood).mean()),
         "macro_f1": float(f1[present].mean()),
@@ -55,17 +57,25 @@ def classification(
     }
 
 
-def bootstrap_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None) -> list[float]:
-    """95 % interval of a mean: percentile bootstrap (Efron & Tibshirani 1993), by whole groups where there are groups."""
+def interval_of_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None) -> tuple[list[float], str]:
+    """95 % interval of a mean of zeros and ones, and its method in words.
+
+    Percentile bootstrap (Efron & Tibshirani 1993), by whole groups where there are groups. Where all values are alike a
+    bootstrap knows no doubt; then Wilson's score interval (1927), which counts a group as one.
+    """
+    unit = "tracks" if groups is None else "groups"
     _, members = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
     sums, sizes = np.bincount(members, weights=values), np.bincount(members)
+    if values.min() == values.max():
+        interval = binomtest(round(float(values[0])) * len(sums), len(sums)).proportion_ci(method="wilson")
+        return [float(interval.low), float(interval.high)], f"Wilson score over {len(sums)} {unit}"
     rng = np.random.default_rng(0)
     means = np.empty(NUM_RESAMPLES)
     for at in range(NUM_RESAMPLES):
         chosen = rng.integers(0, len(sums), len(sums))
         means[at] = sums[chosen].sum() / sizes[chosen].sum()
     low, high = np.quantile(means, [0.025, 0.975])
-    return [float(low), float(high)]
+    return [float(low), float(high)], f"percentile bootstrap over {len(sums)} {unit}, {NUM_RESAMPLES} resamples"
 
 
 def over_seeds(single: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, Any]:

@@ -69,11 +69,11 @@ def load(folder: Path | None) -> ModelFolder:
         facts = json.loads((folder / "model.json").read_text())
         if facts["format"] != FORMAT:
             raise UserError(f"model={folder}: written in format {facts['format']}, this version reads {FORMAT}")
-        features = schema.build(FeaturesConfig, facts["features"])
-        architecture = schema.build(ModelConfig, facts["architecture"])
-        classes, named, digest = [str(name) for name in facts["classes"]], facts["fingerprint"], facts["weights_digest"]
+        features = schema.build(FeaturesConfig, facts["features"], "features.")
+        architecture = schema.build(ModelConfig, facts["architecture"], "architecture.")
+        classes, named, digest = list(map(str, facts["classes"])), facts["fingerprint"], facts["weights_digest"]
         float(facts["standardise"]["mean_db"]), float(facts["standardise"]["deviation_db"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"model={folder}: model.json is damaged ({type(error).__name__}: {error})") from error
     if named != fingerprint(features):
         raise UserError(

@@ -67,25 +67,34 @@ class Trainer:
         for epoch in range(self.progress.epoch, self.cfg.num_epochs):
             began, from_step = time.perf_counter(), self.progress.step
             seen = Sums(torch.tensor(self.progress.losses if self.mesh.is_first else [0, 0, 0, 0]))
-            for batch in self.source.train(epoch, from_step):
-                self.watch.lap("data")
-                seen += self.learner.step(batch, epoch * self.source.num_steps + self.progress.step)
-                self.watch.lap("compute")
-                self.progress.step += 1
-                self.progress.total_step += 1
-                stop = self.mesh.agree(self.run.should_stop)
-                self.watch.lap("comm")
-                if stop or self._checkpoint_is_due():
-                    self.progress.losses = self.mesh.sum(seen.values.cpu().clone()).tolist()
-                    self.save()
-                if stop:
-                    return False
+            if self._train_epoch(epoch, seen):
+                return False
             trained = Sums(self.mesh.sum(seen.values.cpu())).means()
             self.watch.lap("comm")
             share_done = 1 - from_step / self.source.num_steps
             if self._close_epoch(epoch, trained, trained["n"] * share_done / (time.perf_counter() - began)):
                 break
         return True
+
+    def _train_epoch(self, epoch: int, seen: Sums) -> bool:
+        """The rest of an epoch's steps, added to `seen`; True when all ranks have agreed to stop."""
+        progress, num_steps = self.progress, self.source.num_steps
+        with self.run.progress(f"epoch {epoch + 1}", num_steps, " steps", progress.step) as bar:
+            for batch in self.source.train(epoch, progress.step):
+                self.watch.lap("data")
+                seen += self.learner.step(batch, epoch * num_steps + progress.step)
+                self.watch.lap("compute")
+                progress.step += 1
+                progress.total_step += 1
+                bar.update()
+                stop = self.mesh.agree(self.run.should_stop)
+                self.watch.lap("comm")
+                if stop or self._checkpoint_is_due():
+                    progress.losses = self.mesh.sum(seen.values.cpu().clone()).tolist()
+                    self.save()
+                if stop:
+                    return True
+        return False
 
     def _prepare(self, state: dict[str, Any] | None) -> None:
         """Bring the learner to where the run is, past what a fresh process does differently."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,7 @@ def predictor(workshop: Path) -> Predictor:
 
 def test_serving_says_what_the_evaluation_said(workshop: Path, predictor: Predictor) -> None:
     """The same file through the service's path and through the shards: the same label, the same probability."""
-    import csv
-
-    rows = list(csv.DictReader((workshop / "logs/train/tiny/predictions.csv").open()))
+    rows = list(csv.DictReader((workshop / "logs/train/tiny/predictions.csv").read_text().splitlines()))
     for row in rows[:6]:
         answer = predictor.predict(workshop / "logs/synth/corpus" / row["path"], 1)
         assert answer["top"][0]["label"] == row["predicted"]

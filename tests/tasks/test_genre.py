@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import TINY, ptunes
+from fakes import TINY, door, launch, ptunes
 from safetensors.torch import load_file
 
 from parallel_tunes.data.batches import draw_uniform
@@ -109,7 +112,11 @@ def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
     """Counts and metrics of an evaluation do not depend on how many ranks share it; nor does the training's own test."""
     found = []
     for ranks in (1, 2, 3):
-        ptunes(*evaluate_words(workshop, f"on-{ranks}"), cwd=workshop, ranks=ranks)
+        words = evaluate_words(workshop, f"on-{ranks}")
+        if ranks == 1:
+            assert door(*words, cwd=workshop) == 0
+        else:
+            ptunes(*words, cwd=workshop, ranks=ranks)
         found.append(report(workshop / f"logs/evaluate/on-{ranks}"))
     assert [one["world_size"] for one in found] == [1, 2, 3]
     trained = report(workshop / "logs/train/tiny")["metrics"]["test"]
@@ -120,13 +127,6 @@ def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_train_are_stopped_and_go_on_to_the_same_bits(workshop: Path) -> None:
-    import os
-    import subprocess
-    import sys
-    import time
-
-    from fakes import ROOT
-
     def words(name: str) -> list[str]:
         data = [
             "data=synthetic",
@@ -136,17 +136,7 @@ def test_two_ranks_train_are_stopped_and_go_on_to_the_same_bits(workshop: Path) 
         return ["train", *data, *TINY, "train.num_epochs=30", "train.checkpoint_every=3", f"run.name={name}"]
 
     ptunes(*words("two"), cwd=workshop, ranks=2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "parallel_tunes",
-        *words("stopped"),
-    ]
+    command, environment = launch(*words("stopped"), ranks=2)
     process = subprocess.Popen(
         command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -169,7 +159,7 @@ def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
         f"logs/synth/corpus/{genre}/{genre}-000-00.wav,{genre},train" for genre in ("funk", "march")
     ]
     lists.write_text("\n".join(rows) + "\n")
-    ptunes("preprocess", f"data.root={lists}", "run.name=one", cwd=workshop)
+    assert door("preprocess", f"data.root={lists}", "run.name=one", cwd=workshop) == 0
     words = [
         "train",
         f"data.root={lists}",
@@ -183,23 +173,21 @@ def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
     assert done.stderr.count("3 ranks for 2 training tracks") == 1
 
 
-def test_other_data_or_features_than_the_models_are_refused(workshop: Path, tmp_path: Path) -> None:
+def test_other_data_or_features_than_the_models_are_refused(
+    run: Callable[..., int], workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     some = tmp_path / "some"
     for genre in ("funk", "march"):
         shutil.copytree(workshop / "logs/synth/corpus" / genre, some / genre)
     shutil.copytree(workshop / "logs/synth/corpus/funk", some / "polka")
     words = ["evaluate", f"model={workshop}/logs/train/tiny/model", f"data.root={some}"]
-    done = ptunes(*words, "run.name=a", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "not what the model was trained on" in done.stderr
-    done = ptunes(*words, "evaluate.split=all", "run.name=b", cwd=tmp_path)
-    assert "8 tracks with labels unknown to the model (polka) are left out" in done.stderr
+    assert run(*words, "run.name=a") == 2
+    assert "not what the model was trained on" in capsys.readouterr().err
+    assert run(*words, "evaluate.split=all", "run.name=b") == 0
+    assert "8 tracks with labels unknown to the model (polka) are left out" in capsys.readouterr().err
     found = report(tmp_path / "logs/evaluate/b")
     assert found["metrics"]["all"]["n"] == 16
     assert found["num_unknown"] == 8
-    ptunes("preprocess", f"data.root={some}", "features.num_mels=64", "run.name=c", cwd=tmp_path)
-    done = ptunes(
-        *words, "evaluate.split=all", "data.shards=logs/preprocess/c", "run.name=d", cwd=tmp_path, check=False
-    )
-    assert done.returncode == 2
-    assert "features.num_mels is 64 there, 128 here" in done.stderr
+    assert run("preprocess", f"data.root={some}", "features.num_mels=64", "run.name=c") == 0
+    assert run(*words, "evaluate.split=all", "data.shards=logs/preprocess/c", "run.name=d") == 2
+    assert "features.num_mels is 64 there, 128 here" in capsys.readouterr().err

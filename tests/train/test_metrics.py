@@ -38,15 +38,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(200):
-        low, high = metrics.bootstrap_mean((rng.random(150) < 0.8).astype(float), None)
+        (low, high), _ = metrics.interval_of_mean((rng.random(150) < 0.8).astype(float), None)
         held += low <= 0.8 <= high
     assert held >= 180
 
 
 def test_groups_widen_the_interval_when_their_tracks_agree() -> None:
     right = np.repeat((np.random.default_rng(0).random(40) < 0.7).astype(float), 10)
-    alone = metrics.bootstrap_mean(right, None)
-    together = metrics.bootstrap_mean(right, np.repeat(np.arange(40), 10))
+    alone, _ = metrics.interval_of_mean(right, None)
+    together, _ = metrics.interval_of_mean(right, np.repeat(np.arange(40), 10))
     assert together[1] - together[0] > 2 * (alone[1] - alone[0])
 
 
@@ -56,3 +56,12 @@ def test_seeds_are_averaged_with_their_spread() -> None:
     assert found["accuracy"] == pytest.approx(np.mean([figures["accuracy"] for figures in single]))
     assert set(found["seeds"]) == {"4", "5", "6"}
     assert found["seeds_deviation"] > 0
+
+
+def test_all_right_is_no_certainty() -> None:
+    (low, high), method = metrics.interval_of_mean(np.ones(20), None)
+    assert high == 1.0
+    assert 0.8 < low < 0.9
+    assert "Wilson" in method
+    assert metrics.interval_of_mean(np.ones(20), np.repeat(np.arange(4), 5))[0][0] < low
+    assert metrics.interval_of_mean(np.zeros(20), None)[0][1] == pytest.approx(1 - low)
