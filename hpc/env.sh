@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The environment, to be sourced: a virtual environment made once from pyproject.toml and hpc/constraints.txt, or the
 # site's own Python. Sets PATH; says one line and returns non-zero when it cannot.
 #   PT_VENV=PATH  where the environment lies (default .venv in the checkout)
@@ -48,7 +49,7 @@ pt_install() {
   local torch
   torch=$(grep '^torch==' "$pt_root/hpc/constraints.txt")
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch" || return 1
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pt_root/hpc/constraints.txt" -e "$pt_root[test]" || return 1
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pt_root/hpc/constraints.txt" -e "${pt_root}[test]" || return 1
   # torchaudio's compiled extension needs CUDA's libraries; without it torchaudio runs its Python transforms.
   # Only here, in the environment made above, and only beside a torch without CUDA.
   "$venv/bin/python" - <<'PYTHON' || return 1

@@ -74,7 +74,9 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    shard_mib: float = key("about how many MiB of features one shard file holds", low=0.1)
+    shard_mib: float | None = key(
+        "about how many MiB of features a shard holds; default a 64th of all, 4 to 256", low=0.1
+    )
     pictures: bool = key("also write spectrograms/<label>/<track>.png")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from parallel_tunes import files
 from parallel_tunes.audio import front_end
@@ -19,6 +20,9 @@ from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.data import index, shards
 from parallel_tunes.parallel.engines import Advance, map_tasks
 from parallel_tunes.schema import UserError, defaults, to_plain
+
+# what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
+BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".flac": 50000}
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,9 @@ def plan(
     tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig
 ) -> list[ShardTask]:
     """Cut the index, in its order, into shards of about `cfg.shard_mib`; it depends on nothing but the index."""
-    frames_per_s = features.sample_rate_hz / features.hop_length
-    clip_s = features.clip_s or 240.0
-    # a file cannot hold more seconds than its bytes at 32 kbit/s; most hold clip_s
-    seconds = np.minimum(clip_s, np.maximum(tracks["bytes"].to_numpy() / 4000, features.min_s))
-    sizes = seconds * frames_per_s * features.num_mels * 2
-    numbers = ((np.cumsum(sizes) - sizes / 2) // (cfg.shard_mib * 2**20)).astype(int)
+    sizes = estimate_bytes(tracks, features)
+    shard_bytes = cfg.shard_mib * 2**20 if cfg.shard_mib else np.clip(sizes.sum() / 64, 4 << 20, 256 << 20)
+    numbers = ((np.cumsum(sizes) - sizes / 2) // shard_bytes).astype(int)
     tasks = []
     for part, (_, rows) in enumerate(tracks.groupby(numbers)):
         seen = [list(row) for row in rows[["path", "bytes", "mtime_ns"]].itertuples(index=True)]
@@ -108,6 +109,14 @@ def plan(
             ShardTask(f"shard-{part:05d}", key, folder, root, tuple(rows.index), paths, features, data.max_mib << 20)
         )
     return tasks
+
+
+def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:
+    """About how many bytes of features each file will give, from its size and kind alone, shape (num_tracks,)."""
+    endings = [Path(path).suffix.lower() for path in tracks["path"]]
+    bytes_per_s = np.array([BYTES_PER_S.get(ending, 44100) for ending in endings])
+    seconds = np.clip(tracks["bytes"].to_numpy() / bytes_per_s, features.min_s, features.clip_s or np.inf)
+    return np.asarray(seconds * features.sample_rate_hz / features.hop_length * features.num_mels * 2, np.float64)
 
 
 def make_shards(

@@ -121,7 +121,11 @@ class Run:
     def write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """Write a file of the run folder, by rename, if this is rank 0 and the run is still its own."""
         if self.is_writer:
-            files.write_file(self.folder / name, write, before_rename=self.fence)
+            try:
+                files.write_file(self.folder / name, write, before_rename=self.fence)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UserError(f"{self.folder / name}: {reason}; what was there before stays good") from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """`write` for what is in memory."""

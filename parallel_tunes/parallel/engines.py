@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from parallel_tunes.schema import UserError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
@@ -35,14 +37,31 @@ def map_tasks(work: Work[Task, Result], tasks: Sequence[Task], *, engines: int, 
         while pending:
             for answer, told in list(pending.items()):
                 ready = answer.ready()
-                done = answer.get()[1] if ready else (answer.data or {}).get("done", told)
+                done = _result(answer)[1] if ready else (answer.data or {}).get("done", told)
                 if done > told:
                     advance(done - told)
                     pending[answer] = done
                 if ready:
                     del pending[answer]
-                    yield answer.get()[0]
+                    yield _result(answer)[0]
             time.sleep(0.05)
+
+
+def _result(answer: Any) -> tuple[Any, int]:
+    """What `run_on_engine` returned.
+
+    Raises:
+        UserError: it failed there, or the engine died.
+    """
+    from ipyparallel import RemoteError
+
+    try:
+        result: tuple[Any, int] = answer.get()
+    except RemoteError as error:
+        raise UserError(
+            f"an engine failed ({error.ename}: {error.evalue}); the same command goes on from here"
+        ) from error
+    return result
 
 
 def run_on_engine(work: Work[Task, Result], task: Task) -> tuple[Result, int]:

@@ -52,7 +52,8 @@ class Mesh:
         import torch
 
         if self._device is None or self._device.type == "cpu":
-            return f"cpu ({torch.get_num_threads()} threads a rank)" if self._device else "cpu"
+            num_threads = torch.get_num_threads()
+            return f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''} a rank)" if self._device else "cpu"
         return torch.cuda.get_device_name(self._device)
 
     @property

@@ -184,10 +184,9 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     for axes, label in zip(grid.flat, shown, strict=False):
         row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
         decibels = shards.read(row, 0, max(int(10 / seconds_a_frame), 1)).T.astype(np.float32)
+        decibels -= decibels.max()
         extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
-        image = axes.imshow(
-            decibels, origin="lower", aspect="auto", cmap="magma", vmin=decibels.max() - 80, extent=extent
-        )
+        image = axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=-80, vmax=0, extent=extent)
         bands = np.interp(
             _mel(np.array(marks_hz)),
             np.linspace(_mel(features["fmin_hz"]), _mel(top_hz), len(decibels)),
@@ -201,8 +200,8 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     drawing.supxlabel("time (s)", fontsize=10)
     drawing.supylabel("frequency (kHz, mel scale)", fontsize=10)
     bar = drawing.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
-    bar.set_label("level (dB, 80 dB range)")
-    bar.set_ticks([])
+    bar.set_label("level (dB below the clip's maximum)")
+    bar.set_ticks([0, -20, -40, -60, -80], labels=["0", "20", "40", "60", "80"])
     return drawing
 
 
