@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ruff format --check .
 ruff check .
 mypy
-python -m pytest -n auto --maxprocesses=4 --dist loadfile "$@"
+python -m pytest -n auto --maxprocesses=4 --dist worksteal "$@"

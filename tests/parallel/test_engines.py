@@ -63,7 +63,7 @@ def test_an_error_on_an_engine_reaches_the_caller_and_stops_the_engines(tmp_path
     (tmp_path / "a").rmdir()
     (tmp_path / "a").write_text("no folder")
     before = psutil.Process().children(recursive=True)
-    with pytest.raises(UserError, match="an engine failed .*Error"):
+    with pytest.raises(UserError, match=r"an engine failed .*Error"):
         list(map_tasks(preprocess.make_shard, broken, engines=1, advance=lambda _: None))
     assert len([child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]) <= len(
         before

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from fakes import TINY, door, launch, ptunes
@@ -126,31 +127,41 @@ def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_are_stopped_and_go_on_to_the_same_bits(workshop: Path) -> None:
+@pytest.mark.parametrize(("ranks", "number"), [(2, signal.SIGTERM), (4, signal.SIGKILL)])
+def test_ranks_are_killed_and_go_on_to_the_same_bits(ranks: int, number: signal.Signals, workshop: Path) -> None:
+    """With the full model, whose gradients fill more than one bucket: from 3 ranks on their order shows in the bits."""
+
     def words(name: str) -> list[str]:
         data = [
             "data=synthetic",
             f"data.root={workshop}/logs/synth/corpus",
             f"data.shards={workshop}/logs/preprocess/corpus",
         ]
-        return ["train", *data, *TINY, "train.num_epochs=30", "train.checkpoint_every=3", f"run.name={name}"]
+        return ["train", *data, *TINY[1:], "train.num_epochs=3", "train.checkpoint_every=2", f"run.name={name}-{ranks}"]
 
-    ptunes(*words("two"), cwd=workshop, ranks=2)
-    command, environment = launch(*words("stopped"), ranks=2)
+    ptunes(*words("whole"), cwd=workshop, ranks=ranks)
+    command, environment = launch(*words("killed"), ranks=ranks)
     process = subprocess.Popen(
         command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    folder = workshop / "logs/train/stopped"
+    folder = workshop / f"logs/train/killed-{ranks}"
     while not list((folder / "checkpoints").glob("step-*.pt")):
         assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+        time.sleep(0.005)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    if number == signal.SIGKILL:
+        for worker in workers:
+            worker.kill()
     process.communicate(timeout=60)
-    assert report(folder)["status"] == "preempted"
-    ptunes(*words("stopped"), cwd=workshop, ranks=2)
-    one, other = (load_file(workshop / f"logs/train/{name}/model/model.safetensors") for name in ("two", "stopped"))
+    if number == signal.SIGTERM:
+        assert report(folder)["status"] == "preempted"
+    assert not (folder / "model").exists()
+    ptunes(*words("killed"), cwd=workshop, ranks=ranks)
+    whole = workshop / f"logs/train/whole-{ranks}"
+    one, other = (load_file(path / "model/model.safetensors") for path in (whole, folder))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert report(folder)["metrics"] == report(workshop / "logs/train/two")["metrics"]
+    assert report(folder)["metrics"] == report(whole)["metrics"]
 
 
 def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
