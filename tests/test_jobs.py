@@ -72,7 +72,7 @@ def test_a_second_preprocess_does_only_what_is_missing(run: Door, tmp_path: Path
     assert run(*words) == 0
     folder = tmp_path / "logs/preprocess/a"
     manifest = read(folder / "manifest.json")
-    assert len(manifest["shards"]) > 2
+    assert len(manifest["shards"]) >= 2
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
     assert run(*words) == 0
     assert read(folder / "report.json")["metrics"]["num_computed"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
 from pathlib import Path
@@ -48,7 +49,8 @@ def decode(
             raise AudioError("empty file (0 bytes)")
         if status.st_size > max_bytes:
             raise AudioError(f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB")
-        with path.open("rb") as stream, soundfile.SoundFile(stream) as sound:
+        # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
+        with soundfile.SoundFile(os.fsencode(path)) as sound:
             mono, duration_s = _read_mono(sound, first_s), sound.frames / sound.samplerate
             source_rate_hz = sound.samplerate
     except OSError as error:

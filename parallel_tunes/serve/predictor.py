@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ class Predictor:
         Returns:
             `file`, `duration_s` and `top`, a list of {label, probability}; or `file` and `reason`.
         """
+        name = os.fsencode(file).decode(errors="backslashreplace")  # a name may be no text
         try:
             clip = front_end.extract(file, self.features, max_bytes=self.max_bytes)
         except AudioError as error:
-            return {"file": str(file), "reason": str(error)}
+            return {"file": name, "reason": str(error)}
         frames = np.ascontiguousarray(clip.log_mel.T)
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
         starts = window_starts(len(frames), window, overlap)
@@ -55,7 +57,7 @@ class Predictor:
         probabilities = (total / len(starts)).tolist()
         best = sorted(range(len(self.classes)), key=lambda label: -probabilities[label])[:top_k]
         top = [{"label": self.classes[label], "probability": probabilities[label]} for label in best]
-        return {"file": str(file), "duration_s": round(clip.duration_s, 3), "top": top}
+        return {"file": name, "duration_s": round(clip.duration_s, 3), "top": top}
 
 
 def format_table(answers: list[dict[str, Any]], top_k: int) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def test_bad_files_give_a_reason_and_the_others_answer(
     assert lines[-1] == "report: logs/predict/p/report.json"
     report = json.loads((tmp_path / "logs/predict/p/report.json").read_text())
     assert report["metrics"] == {"num_files": 11, "num_failed": 8}
+
+
+def test_a_name_that_is_no_text_is_answered(run: Callable[..., int], workshop: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    path.write_bytes(write_audio(tmp_path / "a.wav", tone(440)).read_bytes())
+    assert run("predict", f"model={workshop}/logs/train/tiny/model", "run.name=p", "--", str(path)) == 0
+    report = json.loads((tmp_path / "logs/predict/p/report.json").read_text())
+    assert report["predictions"][0]["file"] == f"{tmp_path}/\\xff.wav"
 
 
 def test_json_on_request(
