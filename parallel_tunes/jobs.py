@@ -60,6 +60,8 @@ def run_job(job: str, cfg: Any, *, part: int | None = None, mesh: Mesh | None = 
             run.log("this run is complete already")
         else:
             report = _carry_out(job, cfg, mesh, run, nested)
+        if mesh.is_first and report["status"] == "complete":
+            _tell(job, cfg, report, run)
         if mesh.is_first:
             print(f"report: {run.folder / 'report.json'}", flush=True)
         return int(report.get("exit_code", 0))
@@ -102,6 +104,34 @@ def _carry_out(job: str, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
     return report
 
 
+def _tell(job: str, cfg: Any, report: Facts, run: Run) -> None:
+    """What people came for, said at the end of a run and again when it is complete already."""
+    figures = report["metrics"]
+    if job == "synth":
+        run.log(f"data=synthetic data.root={run.folder}")
+    elif job == "preprocess":
+        made = f"{figures['num_tracks']} tracks in {figures['num_shards']} shards, {figures['num_failed']} failed"
+        run.log(f"{made}; {figures['tracks_per_s']:.1f} tracks/s")
+        run.log(f"data.shards={run.folder}")
+    elif job == "predict":
+        from parallel_tunes.serve.predictor import format_table
+
+        answers = report["predictions"]
+        as_json = json.dumps({"predictions": answers}, ensure_ascii=False) + "\n"
+        print(as_json if cfg.predict.format == "json" else format_table(answers, cfg.predict.top_k), end="")
+    else:
+        judged = figures["test" if job == "train" else cfg.evaluate.split]
+        if judged is None:
+            run.log("no test tracks: nothing says how good this model is")
+        else:
+            low, high = judged["accuracy_ci95"]
+            interval = f"95 % interval {low:.3f} to {high:.3f}, n = {judged['n']} tracks"
+            run.log(f"accuracy {judged['accuracy']:.3f} ({interval})")
+        if job == "train":
+            run.log(f"model: {run.folder / 'model'}")
+        run.log(f"page: {run.folder / 'report.html'}")
+
+
 @contextlib.contextmanager
 def _heed_signals(run: Run, *, finishes_step: bool) -> Iterator[None]:
     """Stop on SIGINT, SIGTERM and SIGUSR1: a training after its step, other jobs at once."""
@@ -141,7 +171,6 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
             bar.update()
     rows = "".join(f"{piece.path},{piece.label},{piece.artist}\n" for piece in pieces)
     run.write_bytes(synthetic.LIST, f"path,label,artist\n{rows}".encode())
-    run.log(f"data=synthetic data.root={run.folder}")
     return {
         "metrics": {
             "num_tracks": len(pieces),
@@ -170,10 +199,6 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     if len(failed) > 20:
         run.warn(f"… and {len(failed) - 20} more failed files, all listed in {run.folder / 'manifest.json'}")
     rate = manifest["num_computed"] / seconds
-    run.log(
-        f"{manifest['num_tracks']} tracks in {len(manifest['shards'])} shards, {len(failed)} failed; {rate:.1f} tracks/s"
-    )
-    run.log(f"data.shards={run.folder}")
     facts = {"num_tracks": manifest["num_tracks"], "num_failed": len(failed), "num_computed": manifest["num_computed"]}
     return {
         "metrics": {
@@ -195,8 +220,6 @@ def train(cfg: TrainJob, mesh: Mesh, run: Run) -> Facts | None:
     shards = _shards_for(cfg.data, cfg.features, cfg, mesh, run)
     facts = genre.train(cfg, shards, mesh, run)
     if facts is not None:
-        _tell(facts["metrics"]["test"], run)
-        run.log(f"model: {run.folder / 'model'}")
         facts["shards"] = shards
     return facts
 
@@ -208,18 +231,7 @@ def evaluate(cfg: EvaluateJob, mesh: Mesh, run: Run) -> Facts:
 
     folder = model_folder.load(cfg.model_path)
     shards = _shards_for(cfg.data, folder.features, cfg, mesh, run)
-    facts = genre.evaluate(folder, shards, cfg, mesh, run)
-    _tell(facts["metrics"][cfg.evaluate.split], run)
-    return {**facts, "shards": shards}
-
-
-def _tell(test: Facts | None, run: Run) -> None:
-    """The figure that people came for."""
-    if test is None:
-        run.log("no test tracks: nothing says how good this model is")
-        return
-    low, high = test["accuracy_ci95"]
-    run.log(f"accuracy {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}, n = {test['n']} tracks)")
+    return {**genre.evaluate(folder, shards, cfg, mesh, run), "shards": shards}
 
 
 def _shards_for(
@@ -246,7 +258,7 @@ def _shards_for(
 
 def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
     """Label files; one that fails is said in a line and makes the exit code 1."""
-    from parallel_tunes.serve.predictor import Predictor, format_table
+    from parallel_tunes.serve.predictor import Predictor
 
     if not cfg.files:
         raise UserError("predict: which files? ptunes predict model=PATH -- FILE …")
@@ -259,10 +271,6 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
     failed = [answer for answer in answers if "reason" in answer]
     for answer in failed:
         run.warn(f"{answer['file']}: {answer['reason']}")
-    if cfg.predict.format == "json":
-        print(json.dumps({"predictions": answers}, ensure_ascii=False))
-    else:
-        print(format_table(answers, cfg.predict.top_k), end="")
     return {
         "metrics": {"num_files": len(answers), "num_failed": len(failed)},
         "predictions": answers,

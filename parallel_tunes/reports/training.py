@@ -66,7 +66,6 @@ def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardS
         )
     page = render(report, split, found, pictures, mistakes)
     run.write_bytes("report.html", page.encode())
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def tabulate(judged: Judged, classes: list[str], shards: ShardSet) -> pd.DataFrame:

@@ -66,6 +66,8 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     Raises:
         UserError: fewer than two labels, or more ranks than training tracks.
     """
+    if len(set(cfg.train.seeds)) < len(cfg.train.seeds):
+        raise UserError(f"train.seeds={list(cfg.train.seeds)}: a seed is listed twice")
     split = splits.draw(shards.index, cfg.split)
     for warning in split.warnings:
         run.warn(warning)
