@@ -35,6 +35,11 @@ def write_file(
     sync_folder(path.parent)
 
 
+def explain(error: OSError) -> str:
+    """Why the disk refused, in words; numpy's short writes come without."""
+    return error.strerror or f"the disk seems to be full ({error})"
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames in `folder` last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)

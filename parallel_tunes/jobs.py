@@ -15,6 +15,7 @@ from typing import Any
 
 import soundfile
 
+from parallel_tunes import files
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes import run as runs
 from parallel_tunes.config import (
@@ -95,7 +96,13 @@ def _carry_out(job: str, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
         run.warn("interrupted; the same command goes on from here")
         ended = interrupt if nested else None
         report = run.make_report("preempted", {**everywhere, "exit_code": INTERRUPTED})
-    except Exception as error:
+    except Exception as caught:
+        error = caught
+        if isinstance(caught, OSError):
+            error = UserError(
+                f"{caught.filename or run.folder}: {files.explain(caught)}; the same command goes on from here"
+            )
+            error.__cause__ = caught
         ended, report = error, run.make_report("failed", {**everywhere, "reason": f"{type(error).__name__}: {error}"})
     with contextlib.suppress(OSError, UserError) if ended else contextlib.nullcontext():
         run.write_report(report)

@@ -166,7 +166,7 @@ def make_shards(
         manifest = shards.write_manifest(folder, made, tracks, facts)
     except OSError as error:
         raise UserError(
-            f"{folder}: {error.strerror or error}; what is finished stays, the same command goes on from there"
+            f"{folder}: {files.explain(error)}; what is finished stays, the same command goes on from there"
         ) from error
     finally:
         files.remove_partials(folder)

@@ -75,7 +75,9 @@ class Run:
                 text = yaml.safe_dump({"job": self.job, **self._config}, sort_keys=False, allow_unicode=True)
                 files.write_text(self.folder / "config.yaml", text)
         except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another run.dir") from error
+            raise UserError(
+                f"{self.folder}: cannot be written ({files.explain(error)}); choose another run.dir"
+            ) from error
         report = self.read_report()
         return report if report and report["status"] == "complete" else None
 
@@ -124,7 +126,7 @@ class Run:
             try:
                 files.write_file(self.folder / name, write, before_rename=self.fence)
             except OSError as error:
-                reason = error.strerror or str(error)
+                reason = files.explain(error)
                 raise UserError(f"{self.folder / name}: {reason}; what was there before stays good") from error
 
     def write_bytes(self, name: str, data: bytes) -> None:

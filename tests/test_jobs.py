@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -248,6 +249,27 @@ def test_a_diverging_training_stops_in_one_line(run: Door, workshop: Path, capsy
     ]
     assert run("train", *words, *TINY, "train.lr=1e38", "train.warmup=0", "train.precision=fp32", "run.name=a") == 2
     assert "lower train.lr" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_job_goes_on_when_there_is_room(
+    run: Door, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel's limit on file sizes stands in for a full disk: writing beyond it fails in the same way."""
+    words = ("preprocess", "data=synthetic", f"data.root={workshop}/logs/synth/corpus", "run.name=a")
+    before, heeded = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        assert run(*words) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heeded)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert "the same command goes on from there" in errors[0]
+    assert not list((tmp_path / "logs/preprocess/a").glob("*.npy"))
+    assert not list((tmp_path / "logs/preprocess/a").glob(".partial-*"))
+    assert run(*words) == 0
+    assert read(tmp_path / "logs/preprocess/a/manifest.json")["num_tracks"] == 80
 
 
 def test_torchrun_is_not_for_every_job(tmp_path: Path) -> None:
