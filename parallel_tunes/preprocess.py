@@ -46,17 +46,14 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
     for row, path in zip(task.rows, task.paths, strict=True):
         try:
             clip = front_end.extract(task.root / path, task.features, max_bytes=task.max_bytes)
-        except AudioError as error:
+            digest = files.digest_file(task.root / path)
+        except (AudioError, OSError) as error:
             failed.append(shards.Failure(path, str(error)))
         else:
             frames = np.ascontiguousarray(clip.log_mel.T)
             wide = frames.astype(np.float64)
-            digest = files.digest_file(task.root / path)
-            tracks.append(
-                shards.Track(
-                    row, digest, clip.duration_s, offset, len(frames), float(wide.sum()), float((wide**2).sum())
-                )
-            )
+            sums = float(wide.sum()), float((wide**2).sum())
+            tracks.append(shards.Track(row, digest, clip.duration_s, offset, len(frames), *sums))
             arrays.append(frames)
             offset += len(frames)
         advance(1)
@@ -69,26 +66,33 @@ class PictureTask:
 
     folder: Path
     rows: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 def draw_pictures(task: PictureTask, advance: Advance) -> None:
-    """Write spectrograms/<label>/<track>.png for some rows: magma, low frequencies at the bottom, a pixel a value."""
+    """Write the spectrograms of some rows: magma, low frequencies at the bottom, a pixel a value."""
     import matplotlib.image
 
     features = shards.ShardSet(task.folder)
-    for row in task.rows:
-        target = picture_path(task.folder, features.index, row)
-        if not target.exists():
+    for row, name in zip(task.rows, task.names, strict=True):
+        target = task.folder / "spectrograms" / name
+        made_ns = features.path(row).stat().st_mtime_ns
+        if not target.exists() or target.stat().st_mtime_ns < made_ns:
             decibels = features.read(row).T.astype(np.float32)
             save = partial(matplotlib.image.imsave, arr=decibels, cmap="magma", origin="lower", format="png")
             files.write_file(target, save)
         advance(1)
 
 
-def picture_path(folder: Path, table: pd.DataFrame, row: int) -> Path:
-    """Where the picture of a track goes; the ending stays in the name, since a.mp3 and a.wav are two tracks."""
-    label, path = str(table["label"].iloc[row]), Path(str(table["path"].iloc[row]))
-    return folder / "spectrograms" / label.replace("/", "_").lstrip(".") / f"{path.name}.png"
+def plan_pictures(folder: Path) -> list[PictureTask]:
+    """A task a shard; <label>/<track>.png, or the whole path in the name where two tracks would share it."""
+    table = shards.ShardSet(folder).index
+    labels = table["label"].str.replace("/", "_").str.lstrip(".")
+    short = labels + "/" + table["path"].map(lambda path: Path(path).stem)
+    whole = labels + "/" + table["path"].str.replace("/", "_")
+    names = short.where(~short.duplicated(keep=False), whole) + ".png"
+    parts = table.groupby("shard").indices.values()
+    return [PictureTask(folder, tuple(map(int, rows)), tuple(names.iloc[rows])) for rows in parts]
 
 
 def plan(
@@ -171,19 +175,11 @@ def make_shards(
     finally:
         files.remove_partials(folder)
     if cfg.pictures:
-        groups = manifest_rows(folder)
+        drawing = plan_pictures(folder)
         with progress("pictures", manifest["num_tracks"]) as bar:
-            for _ in map_tasks(
-                draw_pictures, [PictureTask(folder, rows) for rows in groups], engines=engines, advance=bar.update
-            ):
+            for _ in map_tasks(draw_pictures, drawing, engines=engines, advance=bar.update):
                 pass
     return {**manifest, "num_computed": num_todo}
-
-
-def manifest_rows(folder: Path) -> list[tuple[int, ...]]:
-    """The index's rows, shard by shard."""
-    table = shards.ShardSet(folder).index
-    return [tuple(rows.index) for _, rows in table.groupby("shard")]
 
 
 def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_make: bool) -> Path | None:

@@ -72,14 +72,13 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
     Raises:
         UserError: a key is unknown, missing, of the wrong type or out of its bounds.
     """
-    known = {entry.name: entry for entry in dataclasses.fields(config)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise UserError(f"unknown key {prefix}{name}{suggest(str(name), list(known))}")
-    leaves = {leaf.name: leaf for leaf in keys_of(config)}
     hints = typing.get_type_hints(config)
+    for name in values:
+        if name not in hints:
+            raise UserError(f"unknown key {prefix}{name}{suggest(str(name), list(hints))}")
+    leaves = {leaf.name: leaf for leaf in keys_of(config)}
     built: dict[str, Any] = {}
-    for name in known:
+    for name in hints:
         if name not in values:
             raise UserError(f"{prefix}{name} is missing: give it a value")
         if name in leaves:

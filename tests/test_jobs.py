@@ -134,12 +134,24 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
 
 def test_pictures(run: Door, tmp_path: Path) -> None:
     write_tree(tmp_path / "music", num_tracks=4)
-    assert run("preprocess", f"data.root={tmp_path}/music", "preprocess.pictures=true", "run.name=a") == 0
+    write_audio(tmp_path / "music/high/plain.flac", tone(2500))
+    words = ("preprocess", f"data.root={tmp_path}/music", "preprocess.pictures=true", "run.name=a")
+    assert run(*words) == 0
     import matplotlib.image
 
     pictures = sorted((tmp_path / "logs/preprocess/a/spectrograms").glob("*/*.png"))
-    assert len(pictures) == 8
-    pixels = matplotlib.image.imread(tmp_path / "logs/preprocess/a/spectrograms/low & slow/plain.wav.png")
+    assert len(pictures) == 9
+    assert {path.name for path in pictures if "plain" in path.name} == {
+        "plain.png",
+        "high_plain.wav.png",
+        "high_plain.flac.png",
+    }
+    pictures[0].unlink()
+    kept = pictures[1].stat().st_mtime_ns
+    assert run(*words) == 0
+    assert pictures[0].exists()
+    assert pictures[1].stat().st_mtime_ns == kept
+    pixels = matplotlib.image.imread(tmp_path / "logs/preprocess/a/spectrograms/low & slow/plain.png")
     assert pixels.shape[:2] == (128, 1 + int(1.2 * 22050) // 512)
     rows = pixels[..., :3].sum(2).mean(1)
     assert rows[64:].max() > rows[:64].max()  # a low tone lies at the bottom

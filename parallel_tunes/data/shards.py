@@ -165,6 +165,10 @@ class ShardSet:
         self._offset = self.index["offset"].to_numpy(np.int64)
         self.num_frames = self.index["num_frames"].to_numpy(np.int64)
 
+    def path(self, row: int) -> Path:
+        """The shard file that holds the track in row `row`."""
+        return self.folder / str(self.manifest["shards"][self._shard[row]]["file"])
+
     def read(self, row: int, start: int = 0, num_frames: int | None = None) -> NDArray[np.float16]:
         """Frames of the track in row `row` of the index, shape (num_frames, num_mels), cut at the track's end."""
         stop = self.num_frames[row] if num_frames is None else min(start + num_frames, self.num_frames[row])

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import psutil
 
@@ -153,7 +153,7 @@ class Mesh:
         dist.broadcast_object_list(outcome, src=0)
         if isinstance(outcome[1], UserError):
             raise outcome[1]
-        return outcome[0]  # type: ignore[return-value]
+        return cast(Value, outcome[0])
 
     def data_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
         """`model`, its gradients averaged over the ranks and its buffers (batch-norm statistics) those of rank 0."""
