@@ -107,7 +107,8 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
         "data=synthetic",
         "data.root=logs/synth/corpus",
         f"run.name={name}",
-        "preprocess.shard_mib=0.2",
+        "features.hop_length=32",
+        "preprocess.shard_mib=1",
         f"parallel.engines={engines}",
     ]
     folder = workshop / "logs/preprocess" / name

@@ -137,7 +137,7 @@ def test_ranks_are_killed_and_go_on_to_the_same_bits(ranks: int, number: signal.
             f"data.root={workshop}/logs/synth/corpus",
             f"data.shards={workshop}/logs/preprocess/corpus",
         ]
-        return ["train", *data, *TINY[1:], "train.num_epochs=3", "train.checkpoint_every=2", f"run.name={name}-{ranks}"]
+        return ["train", *data, *TINY[1:], "train.num_epochs=6", "train.checkpoint_every=2", f"run.name={name}-{ranks}"]
 
     ptunes(*words("whole"), cwd=workshop, ranks=ranks)
     command, environment = launch(*words("killed"), ranks=ranks)

@@ -12,7 +12,7 @@ import torch
 from fakes import TINY, door, launch
 from safetensors.torch import load_file
 
-WORDS = ["train", "data=synthetic", *TINY, "train.num_epochs=4", "train.checkpoint_every=2", "train.seeds=[3,4]"]
+WORDS = ["train", "data=synthetic", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
 
 
 def words(workshop: Path, name: str, *more: str) -> list[str]:
@@ -58,7 +58,7 @@ def start(workshop: Path, name: str) -> subprocess.Popen[str]:
 
 
 def wait_for_step(folder: Path, step: int) -> None:
-    for _ in range(3000):
+    for _ in range(12000):
         if any(int(path.stem.split("-")[1]) >= step for path in (folder / "checkpoints").glob("step-*.pt")):
             return
         time.sleep(0.01)
@@ -66,7 +66,7 @@ def wait_for_step(folder: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 7), (signal.SIGKILL, 24)])
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 7), (signal.SIGKILL, 70)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     number: signal.Signals, step: int, workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
