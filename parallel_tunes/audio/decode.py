@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 MAX_S = 4 * 3600.0  # no track is longer; what a header claims beyond this is not believed
 MAX_CHANNELS = 32
+MAX_RATE_HZ = 768_000
 _BLOCK = 1 << 18
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write into a pipe put for the length
 
@@ -72,7 +73,7 @@ def decode(
 
 def _read_mono(sound: soundfile.SoundFile, first_s: float | None) -> Samples:
     """Read and mix down block by block, so that memory follows what is there and not what a header claims."""
-    if sound.samplerate <= 0 or not 1 <= sound.channels <= MAX_CHANNELS:
+    if not 1000 <= sound.samplerate <= MAX_RATE_HZ or not 1 <= sound.channels <= MAX_CHANNELS:
         raise AudioError(f"{sound.channels} channels at {sound.samplerate} Hz are beyond what is read")
     # libsndfile quietly shortens a WAV or AU whose header promises more than the file holds; its log says so
     promised = re.search(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import struct
 from pathlib import Path
 
@@ -89,6 +90,52 @@ def test_bounds(tmp_path: Path) -> None:
         decode(tmp_path, sample_rate_hz=22050)
     with pytest.raises(AudioError, match="cannot be read"):
         decode(tmp_path / "nothing.wav", sample_rate_hz=22050)
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes set, cut out or put in, mostly in the header."""
+    spoilt = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(min(len(spoilt), 200) if rng.random() < 0.6 else len(spoilt))
+        kind = rng.randrange(4)
+        if kind == 0:
+            spoilt[at] = rng.randrange(256)
+        elif kind == 1:
+            spoilt[at : at + 4] = rng.choice([b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x80"])
+        elif kind == 2 and len(spoilt) > 1000:
+            del spoilt[at : at + rng.randint(1, 300)]
+        else:
+            spoilt[at:at] = rng.randbytes(rng.randint(1, 50))
+    return bytes(spoilt)
+
+
+@pytest.mark.parametrize("ending", ["wav", "au", "flac", "ogg", "mp3"])
+def test_mutated_files_decode_or_say_why_not(ending: str, tmp_path: Path) -> None:
+    """A sample of 400 a format; tens of thousands were tried when this was written."""
+    noise = np.random.default_rng(0).standard_normal(33075).astype(np.float32)
+    whole = write_audio(tmp_path / f"whole.{ending}", tone(440, 1.5) + 0.1 * noise).read_bytes()
+    path, rng, outcomes = tmp_path / f"spoilt.{ending}", random.Random(ending), set()
+    for _ in range(400):
+        path.write_bytes(mutate(whole, rng))
+        try:
+            samples, _ = decode(path, sample_rate_hz=22050, first_s=30)
+        except AudioError:
+            outcomes.add("refused")
+        else:
+            assert np.isfinite(samples).all()
+            assert 0 < samples.size <= 30 * 22050
+            outcomes.add("decoded")
+    assert outcomes == {"refused", "decoded"}
+
+
+def test_rates_beyond_belief_are_refused(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440))
+    data = bytearray(path.read_bytes())
+    for rate_hz in (3, 2_000_000_000):
+        data[24:28] = struct.pack("<I", rate_hz)
+        path.write_bytes(data)
+        with pytest.raises(AudioError, match="beyond what is read"):
+            decode(path, sample_rate_hz=22050)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
