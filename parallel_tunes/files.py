@@ -62,8 +62,8 @@ def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`."""
-    for partial in folder.glob(f"{TEMPORARY}*"):
+    """Remove what a killed writer left in `folder` or below it."""
+    for partial in folder.rglob(f"{TEMPORARY}*"):
         partial.unlink(missing_ok=True)
 
 
