@@ -86,6 +86,17 @@ def test_a_second_preprocess_does_only_what_is_missing(run: Door, tmp_path: Path
     assert read(folder / "manifest.json")["shards"] == manifest["shards"]
 
 
+def test_a_shard_that_was_cut_off_is_made_again(run: Door, tmp_path: Path) -> None:
+    write_tree(tmp_path / "music", num_tracks=3)
+    words = ("preprocess", f"data.root={tmp_path}/music", "run.name=a")
+    assert run(*words) == 0
+    shard = tmp_path / "logs/preprocess/a/shard-00000.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    assert run(*words) == 0
+    assert shard.read_bytes() == whole
+
+
 def test_changed_and_added_files_are_taken_up(run: Door, tmp_path: Path) -> None:
     write_tree(tmp_path / "music", num_tracks=3)
     words = ("preprocess", f"data.root={tmp_path}/music", "run.name=a")
