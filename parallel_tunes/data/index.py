@@ -90,8 +90,12 @@ def _read_list(path: Path) -> pd.DataFrame:
     groups = next((name for name in ("group", "artist") if name in table.columns), None)
     chosen = {"path": "path", "label": "label", "group": groups, "split": "split" if "split" in table.columns else None}
     tracks = pd.DataFrame(
-        {name: table[source].astype(str) if source else None for name, source in chosen.items()}, dtype=object
-    ).replace({"": None, "nan": None, "None": None})
+        {
+            name: table[source].where(table[source].notna(), "").astype(str) if source else None
+            for name, source in chosen.items()
+        },
+        dtype=object,
+    ).replace({"": None})
     for column in ("path", "label"):
         missing = tracks.index[tracks[column].isna()]
         if len(missing):

@@ -54,9 +54,10 @@ def test_lists(ending: str, tmp_path: Path) -> None:
 
 
 def test_labels_that_look_like_numbers_or_nothing_stay_text(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_text("path,label\na.wav,007\nb.wav,NA\n")
+    (tmp_path / "l.csv").write_text("path,label,artist\na.wav,007,None\nb.wav,NA,nan\n")
     tracks, _ = index.scan(config(tmp_path / "l.csv"))
     assert list(tracks["label"]) == ["007", "NA"]
+    assert list(tracks["group"]) == ["None", "nan"]
 
 
 @pytest.mark.parametrize(
