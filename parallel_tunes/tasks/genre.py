@@ -173,7 +173,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
     return {
         "task": "genre",
         "metrics": summarise(made, cfg, fitted.bests, fitted.judged),
-        "samples_per_s": mean_rate(run),
+        "samples_per_s": median_rate(run),
         "global_batch": cfg.train.batch,
         "steps": fitted.num_steps,
         "num_parameters": fitted.num_parameters,
@@ -187,7 +187,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
     }
 
 
-def mean_rate(run: Run) -> float | None:
+def median_rate(run: Run) -> float | None:
     """Crops a second while training, the median of the epochs."""
     rates = [row["samples_per_s"] for row in run.rows()]
     return float(np.median(rates)) if rates else None
@@ -214,7 +214,7 @@ def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: li
     """metrics: each split's figures; with several seeds the mean of the single models, the ensemble beside it."""
     test = None
     if len(made.rows["test"]):
-        groups = group_numbers(made.shards, made.rows["test"], made.split.kind)
+        groups = group_numbers(made.shards, made.rows["test"])
         single = [
             metrics.classification(answers.probabilities, answers.targets, made.classes, groups) for answers in judged
         ]
@@ -226,9 +226,9 @@ def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: li
     return {**trained, "test": test}
 
 
-def group_numbers(shards: ShardSet, rows: Ids, kind: str) -> Ids | None:
-    """Numbers of the groups (artists) of some tracks, where the split kept groups together."""
-    if kind != "grouped":
+def group_numbers(shards: ShardSet, rows: Ids) -> Ids | None:
+    """Numbers of the groups (artists) of some tracks, where groups are known."""
+    if not shards.index["group"].notna().any():
         return None
     groups = shards.index["group"].where(shards.index["group"].notna(), shards.index["path"])
     return np.unique(groups.iloc[rows].to_numpy(str), return_inverse=True)[1].astype(np.int64)
@@ -281,7 +281,7 @@ def evaluate(
     judge = Frozen(folder.model, mesh.device, **facts["standardise"])
     answers = metrics.Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
     found = metrics.classification(
-        answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name], kind)
+        answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name])
     )
     return {
         "task": "genre",

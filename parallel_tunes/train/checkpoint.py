@@ -60,8 +60,7 @@ def load(run: Run, name: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except (
-        Exception
-    ) as error:  # torch raises whatever the damaged bytes lead to: zip, pickle, EOF, key and runtime errors
+    # torch raises whatever the damaged bytes lead to: zip, pickle, EOF, key and runtime errors
+    except Exception as error:
         run.warn(f"{path}: damaged, passed over ({type(error).__name__})")
         return None

@@ -22,6 +22,13 @@ class Judged:
     targets: NDArray[np.int64]
 
 
+def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> dict[str, Any]:
+    """Mean negative log-likelihood, accuracy and n."""
+    likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
+    right = int((probabilities.argmax(1) == targets).sum())
+    return {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
+
+
 def classification(
     probabilities: NDArray[np.float64], targets: NDArray[np.int64], classes: list[str], groups: NDArray[np.int64] | None
 ) -> dict[str, Any]:
@@ -37,16 +44,13 @@ def classification(
     right = predicted == targets
     labels = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
-    likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
     interval, method = interval_of_mean(right.astype(np.float64), groups)
     present = support > 0
     return {
-        "n": len(targets),
-        "accuracy": float(right.mean()),
+        **score(probabilities, targets),
         "accuracy_ci95": interval,
         "ci95_method": method,
         "num_groups": None if groups is None else len(np.unique(groups)),
-        "loss": float(-np.log(likelihood).mean()),
         "macro_f1": float(f1[present].mean()),
         "majority_share": float(support.max() / len(targets)),
         "per_class": {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from parallel_tunes.config import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
-from parallel_tunes.train import checkpoint
+from parallel_tunes.train import checkpoint, metrics
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
 
 CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
@@ -114,7 +114,7 @@ class Trainer:
         progress, seed, judged = self.progress, self.cfg.seeds[self.progress.seed_at], None
         if self.source.num_tracks("valid"):
             self.learner.align()
-            judged = score(judge(self.learner, self.source, "valid", self.mesh), self.source.targets("valid"))
+            judged = metrics.score(judge(self.learner, self.source, "valid", self.mesh), self.source.targets("valid"))
             self.watch.lap("eval")
         loss = judged["loss"] if judged else -float(epoch)  # without validation the latest is the best
         is_best = loss < progress.best_loss
@@ -159,10 +159,3 @@ def judge(learner: Judge, source: Source, split: str, mesh: Mesh) -> NDArray[np.
     if not bool((mesh.sum(count) == 1).all()):
         raise RuntimeError(f"{split}: a track was judged twice or not at all: {count.tolist()}")
     return np.asarray((mesh.sum(table) / mesh.sum(num_windows).unsqueeze(1)).numpy(), np.float64)
-
-
-def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> dict[str, Any]:
-    """Mean negative log-likelihood, accuracy and n."""
-    likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
-    right = int((probabilities.argmax(1) == targets).sum())
-    return {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
