@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
+# Real recordings have no licence to be redistributed: they lie beside the project where they may, as in CI, and nowhere else
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
 TINY = [
     "model.widths=[4,8]",
     "task.crop_s=1",
@@ -100,9 +103,11 @@ def launch(*words: str, ranks: int = 0) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", *torchrun, "parallel_tunes", *words], environment
 
 
-def ptunes(*words: str, cwd: Path, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def ptunes(
+    *words: str, cwd: Path, ranks: int = 0, check: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run the door in a process of its own, under torchrun if `ranks` is given."""
     command, environment = launch(*words, ranks=ranks)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=280)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from fakes import REAL
+from fakes import REAL, needs_real
 
-pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
+pytestmark = needs_real
 QUICK = ["model.widths=[4,8]", "train.num_epochs=2"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import REAL, tone, write_audio, write_bad
+from fakes import REAL, needs_real, tone, write_audio, write_bad
 
 from parallel_tunes.audio.decode import AudioError, decode
 
@@ -138,7 +138,7 @@ def test_rates_beyond_belief_are_refused(tmp_path: Path) -> None:
             decode(path, sample_rate_hz=22050)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
+@needs_real
 @pytest.mark.parametrize("name", ["solo-trumpet.ogg", "sweet-waltz.stereo.ogg", "vibe-ace.ogg"])
 def test_real_recordings(name: str) -> None:
     samples, duration_s = decode(REAL / "formats" / name, sample_rate_hz=22050)

@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from fakes import REAL, tone
+from fakes import REAL, needs_real, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def test_equals_librosa(n_fft: int, hop_length: int, num_mels: int, rate_hz: int
     assert np.abs(ours - theirs).max() < 1e-3
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
+@needs_real
 def test_equals_librosa_on_real_clips() -> None:
     for path in sorted((REAL / "gtzan_mini").glob("*/*.wav"))[::9]:
         samples, _ = decode(path, sample_rate_hz=22050)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-import pytest
 import torch
+from fakes import ptunes, write_tree
 
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
-from parallel_tunes.schema import UserError
 
 
 def test_a_world_of_one_answers_for_itself() -> None:
@@ -26,10 +26,13 @@ def test_a_world_of_one_answers_for_itself() -> None:
     mesh.stop()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match="no GPU is seen here"):
-        Mesh().start("cuda", 10)
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """On any machine: the process sees no GPU."""
+    write_tree(tmp_path / "music", num_tracks=2)
+    words = ("train", f"data.root={tmp_path}/music", "train.device=cuda")
+    done = ptunes(*words, cwd=tmp_path, check=False, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stderr.count("no GPU is seen here") == 1
 
 
 def test_the_stopwatch_counts_each_name() -> None:
