@@ -4,8 +4,29 @@
 #   PT_VENV=PATH  where the environment lies (default .venv in the checkout)
 #   PT_VENV=none  use the python on PATH as it is: the site's modules are loaded, nothing is installed or removed
 #   PT_PYTHON     the interpreter that makes it (default: the first python3 of at least 3.11)
+#   PT_SITE=NAME  the profile hpc/sites/NAME.sh, read first (default: the one whose `# hosts:` fit, else generic)
 
 pt_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# the profile of this machine: modules, partition, network, scratch
+pt_site() {
+  local site=${PT_SITE:-} profile pattern
+  if [ -z "$site" ]; then
+    for profile in "$pt_root"/hpc/sites/*.sh; do
+      while read -r pattern; do
+        # shellcheck disable=SC2053 # a pattern it is
+        if [[ $HOSTNAME == $pattern ]]; then site=$(basename "$profile" .sh); fi
+      done < <(sed -n 's/^# hosts: *//p' "$profile" | tr -s ' ' '\n')
+    done
+  fi
+  site=${site:-generic}
+  if [[ ! $site =~ ^[A-Za-z0-9_-]+$ || ! -f $pt_root/hpc/sites/$site.sh ]]; then
+    echo "hpc/env.sh: PT_SITE=$site: there is no hpc/sites/$site.sh; a bare name, one of $(cd "$pt_root/hpc/sites" && echo *.sh)" >&2
+    return 1
+  fi
+  # shellcheck source=/dev/null
+  . "$pt_root/hpc/sites/$site.sh"
+}
 
 pt_find_python() {
   local candidate
@@ -77,4 +98,4 @@ pt_env() {
   export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
 }
 
-pt_env
+pt_site && pt_env

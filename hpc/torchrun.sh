@@ -1,17 +1,46 @@
 #!/usr/bin/env bash
 # One node's launcher: bash hpc/torchrun.sh NUM_RANKS JOB key=value …
+# Across nodes it runs once on each, under srun, with
+#   PT_RENDEZVOUS=HOST:PORT  where all of them meet, on the first node
+#   PT_NUM_NODES=N           how many they are: all or none
 set -euo pipefail
 ranks=$1; shift
 # ranks share the cores of this node, or the cores of its allocation
-cores=$(nproc)
+cores=$(env -u OMP_NUM_THREADS nproc)
+if [ "${SLURM_CPUS_PER_TASK:-$cores}" -lt "$cores" ]; then cores=$SLURM_CPUS_PER_TASK; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / ranks > 0 ? cores / ranks : 1))}
 # a dead worker's restart must not meet the old store (torch serves its rendezvous store from the agent otherwise)
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-# one node: ranks talk over loopback, whatever the host is called
-export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo}
 # a training step on a CPU allocates and frees the same large blocks again and again; below these thresholds glibc maps and
 # unmaps each of them, and every page of it faults anew
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 export MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-268435456}
-exec torchrun --standalone --nproc-per-node="$ranks" -m parallel_tunes "$@"
+torchrun=(torchrun)
+if [ -n "${PT_RENDEZVOUS:-}" ]; then
+  # the names of nodes need not resolve: each says the address that Slurm knows it by
+  address=$(scontrol show node -o "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+  meet=(--nnodes="$PT_NUM_NODES" --rdzv-backend=c10d --rdzv-endpoint="$PT_RENDEZVOUS" --local-addr="$address"
+    --rdzv-id="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-conf="is_host=0,join_timeout=${PT_JOIN_S:-300}")
+  # the first node keeps the store in which they meet, and keeps it a little longer than its own ranks run: torchrun's own
+  # store closes while other nodes still take their leave, and they fill the log with errors
+  if [ "$SLURM_NODEID" = 0 ]; then
+    torchrun=(python -c '
+import sys, time
+from torch.distributed import TCPStore
+from torch.distributed.run import main
+host, _, port = sys.argv[1].rpartition(":")
+store = TCPStore(host, int(port), is_master=True, wait_for_workers=False)
+try:
+    main(sys.argv[2:])
+finally:
+    time.sleep(2)
+' "$PT_RENDEZVOUS")
+  fi
+else
+  meet=(--standalone)
+  export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo} # ranks of one node talk over loopback, whatever the host is called
+fi
+# USR1 is for the ranks, which stop after their step; torchrun would die of it, and being ignored outlives exec
+trap '' USR1
+exec "${torchrun[@]}" "${meet[@]}" --nproc-per-node="$ranks" --max-restarts="${PT_MAX_RESTARTS:-0}" -m parallel_tunes "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from parallel_tunes import schema
 from parallel_tunes.config import JOBS
+from parallel_tunes.parallel.mesh import Mesh, RankLost
 from parallel_tunes.schema import UserError, suggest
 
 USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m parallel_tunes, torchrun -m parallel_tunes
@@ -31,10 +33,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         sys.exit(run(words))
-    except UserError as error:
+    except (UserError, RankLost) as error:
         if os.environ.get("PT_DEBUG") == "1":
             traceback.print_exc()
-        print(f"ptunes: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, RankLost):
+            print(f"ptunes: {error}", file=sys.stderr)
+            sys.exit(1)
+        if Mesh().is_first:
+            print(f"ptunes: {' '.join(str(error).split())}", file=sys.stderr)
+            if os.environ.get("PT_BATCH") == "1":
+                print("refused", flush=True)  # tells the batch process that starting again would not help
         sys.exit(2)
 
 
@@ -50,7 +58,44 @@ def run(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in rest[: rest.index("--") if "--" in rest else None]):
         print(describe(job), end="")
         return 0
+    if job == "submit":
+        own, words, target = split_submission(rest)
+        return compose_and_run(job, to_overrides(job, own), words=tuple(words), target=target)
     return compose_and_run(job, to_overrides(job, rest))
+
+
+def split_submission(words: list[str]) -> tuple[list[str], list[str], Any]:
+    """What is meant for `submit` itself, what for the job that it submits, and that job's config.
+
+    Raises:
+        UserError: the job is unknown, or takes no such key.
+    """
+    own_keys = {leaf.name for leaf in schema.keys_of(JOBS["submit"]) if not leaf.name.startswith("run.")} | {
+        "resources"
+    }
+    own = [word for word in words if word.startswith("-") or word.partition("=")[0] in own_keys]
+    rest = [word for word in words if word not in own]
+    job = next((word.partition("=")[2] for word in reversed(own) if word.startswith("job=")), "train")
+    choices = next(leaf.choices for leaf in schema.keys_of(JOBS["submit"]) if leaf.name == "job")
+    if job not in choices:
+        raise UserError(f"job={job}: expected one of {', '.join(choices)}{suggest(job, list(choices))}")
+    return own, rest, compose(job, to_overrides(job, rest))
+
+
+def compose(job: str, overrides: list[str]) -> Any:
+    """The config of a job that is not to be run here."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.shipped("conf").resolve())):
+            tree = OmegaConf.to_container(hydra.compose(job, overrides), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(str(error)) from error
+    assert isinstance(tree, dict)
+    return schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
 
 
 def describe(job: str) -> str:
@@ -75,7 +120,7 @@ def describe(job: str) -> str:
 
 def read_defaults(job: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """A job's default values by dotted key and its groups' options, read without Hydra: --help must be quick."""
-    folder = schema.conf_folder()
+    folder = schema.shipped("conf")
     tree = yaml.safe_load((folder / f"{job}.yaml").read_text())
     options: dict[str, list[str]] = {}
     for entry in tree.pop("defaults"):
@@ -133,17 +178,17 @@ def quote(text: str) -> str:
     return f"'{escaped}{chr(92) * trailing}'"
 
 
-def compose_and_run(job: str, overrides: list[str]) -> int:
-    """Let Hydra compose the job's config (and sweep over it with -m); run the job for each."""
+def compose_and_run(job: str, overrides: list[str], **filled_in: Any) -> int:
+    """Let Hydra compose the job's config (and sweep over it with -m), fill in what is no key; run the job for each."""
     import hydra
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     codes: list[int] = []
-    failures: list[UserError] = []  # kept from Hydra, which would print a page about them
+    failures: list[Exception] = []  # kept from Hydra, which would print a page about them
 
-    @hydra.main(config_path=str(schema.conf_folder().resolve()), config_name=job, version_base="1.3")
+    @hydra.main(config_path=str(schema.shipped("conf").resolve()), config_name=job, version_base="1.3")
     def composed(values: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
@@ -153,10 +198,11 @@ def compose_and_run(job: str, overrides: list[str]) -> int:
         part = sweep.job.num if sweep.mode is not None and sweep.mode.name == "MULTIRUN" else None
         try:
             cfg = schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
+            cfg = dataclasses.replace(cfg, **filled_in)
             from parallel_tunes import jobs
 
             codes.append(jobs.run_job(job, cfg, part=part))
-        except UserError as error:
+        except (UserError, RankLost) as error:
             failures.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own pages of text

@@ -13,12 +13,17 @@ from parallel_tunes.schema import key
 class RunConfig:
     dir: Path | None = key("run folder; default logs/<job>/<run.name>")
     name: str | None = key("name of the run; default the Slurm job id, else the start time", verbatim=True)
+    max_restarts: int = key("a job that Slurm has started again more often than this gives up", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
     engines: int = key(
         "ipyparallel engines that share the preprocessing; 0 maps serially in this process", low=0, high=4096
+    )
+    launcher: str = key(
+        "where engines run: on this machine, or on Slurm's nodes, as a step of this job or as a job of their own",
+        choices=("local", "slurm"),
     )
     timeout_s: float = key("how long a rank waits for the others in a collective, seconds", low=1)
 
@@ -103,7 +108,8 @@ class TrainConfig:
     patience: int = key("stop after this many epochs without a lower validation loss", low=1)
     seeds: tuple[int, ...] = key("one training for each; the report gives their mean", low=0)
     precision: str = key("auto: bf16 where the hardware has it, else fp32", choices=("auto", "bf16", "fp32"))
-    checkpoint_every: int = key("steps between checkpoints within an epoch; 0: at the ends of epochs only", low=0)
+    checkpoint_every: int = key("steps between checkpoints within an epoch; 0: as checkpoint_minutes says", low=0)
+    checkpoint_minutes: float = key("most minutes between checkpoints; each end of an epoch has one anyhow", low=0)
     device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 
@@ -147,6 +153,23 @@ class TrainJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    kill_at: tuple[str, ...] = key("disturbances, one a start: step:N, during:checkpoint, signal:USR1|TERM|INT")
+    ranks: int | None = key("world size; default that of the allocation, else 1", low=1)
+    resume_ranks: int | None = key("world size from the first restart on; default as before", low=1)
+    tolerance: float = key(
+        "largest relative difference where bits cannot be equal: on GPUs, or with verify.resume_ranks", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob(TrainJob):
+    """disturbs a training, lets it go on, and proves it equal to an undisturbed one"""
+
+    verify: VerifyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
     split: str = key(
         "which tracks: a split as the model's training drew it, or all", choices=("train", "valid", "test", "all")
@@ -185,10 +208,57 @@ class PredictJob:
     run: RunConfig
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    nodes: int = key("number of nodes", low=1)
+    gpus_per_node: int = key("GPUs a node, a rank each; 0 for none", low=0)
+    tasks_per_node: int = key("without GPUs: ranks a node", low=1)
+    cpus_per_task: int = key("CPUs a task", low=1)
+    time: str = key("time limit: 2h, 90m, 1d12h, or as Slurm writes it", verbatim=True)
+    partition: str | None = key("partition; default the cluster's", verbatim=True)
+    account: str | None = key("account that pays", verbatim=True)
+    qos: str | None = key("quality of service", verbatim=True)
+    array: str | None = key("job array, 0-63 say: each task makes its share (preprocess)", verbatim=True)
+    options: tuple[str, ...] = key("more options of sbatch, [--exclusive,--mem=16G] say")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitJob:
+    """checks a job, estimates what it costs and hands it to Slurm; all other keys are the job's own"""
+
+    job: str = key("which job, one of slurm/*.sbatch", choices=("train", "preprocess", "verify", "doctor"))
+    resources: ResourcesConfig
+    print: bool = key("only print the sbatch text")
+    test: bool = key("only ask Slurm when it would start")
+    follow: bool = key("then show its output until it ends")
+    run: RunConfig
+    words: tuple[str, ...] = ()  # the job's own, as they were given
+    target: Any = None  # the job's own config
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    ranks: int | None = key("ranks to try; default those of the allocation, else 2", low=1)
+    payload_mib: float = key("size of the all-reduce whose bandwidth is measured, MiB", low=0.001, high=4096)
+    timeout_s: float = key("how long the ranks may take, seconds", low=5)
+    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorJob:
+    """pre-flight check of this machine or this allocation: a line a check, ok or what to do"""
+
+    doctor: DoctorConfig
+    run: RunConfig
+
+
 JOBS: dict[str, type[Any]] = {
     "synth": SynthJob,
     "preprocess": PreprocessJob,
     "train": TrainJob,
+    "verify": VerifyJob,
     "evaluate": EvaluateJob,
     "predict": PredictJob,
+    "submit": SubmitJob,
+    "doctor": DoctorJob,
 }

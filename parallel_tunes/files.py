@@ -61,9 +61,9 @@ def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[
     )
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove what a killed writer left in `folder` or below it."""
-    for partial in folder.rglob(f"{TEMPORARY}*"):
+def remove_partials(folder: Path, name: str = "*") -> None:
+    """Remove what a killed writer left in `folder` or below it, of files whose names match `name`."""
+    for partial in folder.rglob(f"{TEMPORARY}????????-{name}"):
         partial.unlink(missing_ok=True)
 
 

@@ -2,160 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import soundfile
 
-from parallel_tunes import files
 from parallel_tunes import preprocess as preprocessing
-from parallel_tunes import run as runs
+from parallel_tunes import session, summaries
 from parallel_tunes.config import (
     DataConfig,
+    DoctorJob,
     EvaluateJob,
     FeaturesConfig,
     PredictJob,
     PreprocessJob,
-    RunConfig,
+    SubmitJob,
     SynthJob,
     TrainJob,
+    VerifyJob,
 )
 from parallel_tunes.data import synthetic
-from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.data.shards import ShardSet, read_manifest
+from parallel_tunes.parallel import slurm
+from parallel_tunes.parallel.engines import Engines
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
+from parallel_tunes.session import Facts, Job
 
-Facts = dict[str, Any]
-INTERRUPTED = 130
-
-
-def run_job(job: str, cfg: Any, *, part: int | None = None, mesh: Mesh | None = None) -> int:
-    """Run a job in its run folder and say where its report is; the exit code.
-
-    Args:
-        part: number of this run within a sweep.
-        mesh: of the job that this one is a part of.
-    """
-    nested, mesh = mesh is not None, mesh or Mesh()
-    device = {"train": "train", "evaluate": "evaluate", "predict": "predict"}.get(job)
-    timeout_s = cfg.parallel.timeout_s if hasattr(cfg, "parallel") else 600.0
-    try:
-        if mesh.world_size > 1 and job not in ("train", "evaluate"):
-            raise UserError(f"{job} runs in one process: start it without torchrun")
-        if device and not nested:
-            mesh.start(getattr(cfg, device).device, timeout_s)
-        started = mesh.on_first(lambda: mesh.started)
-        folder = mesh.on_first(lambda: runs.run_folder(job, cfg.run.dir, cfg.run.name, started=started, part=part))
-        run = Run(job, cfg, folder, is_writer=mesh.is_first, started=started)
-        report = mesh.on_first(run.open)
-        if report is not None and job != "preprocess":
-            run.log("this run is complete already")
-        else:
-            report = _carry_out(job, cfg, mesh, run, nested)
-        if mesh.is_first and report["status"] == "complete":
-            _tell(job, cfg, report, run)
-        if mesh.is_first:
-            print(f"report: {run.folder / 'report.json'}", flush=True)
-        return int(report.get("exit_code", 0))
-    except UserError:
-        if mesh.is_first:
-            raise
-        sys.exit(2)  # rank 0 says it
-    finally:
-        if not nested:
-            mesh.stop()
+if TYPE_CHECKING:
+    from parallel_tunes.train.metrics import Judged
 
 
-def _carry_out(job: str, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
-    """Run the job itself; report.json, however it ends, comes last."""
-    everywhere: Facts = {"world_size": mesh.world_size, "device": mesh.device_name}
-    ended: BaseException | None = None
-    status = "complete"
-    try:
-        with _heed_signals(run, finishes_step=job == "train"):
-            facts = JOBS[job](cfg, mesh, run)
-        if facts is None:
-            status, facts = "preempted", {}
-            run.log("stopped as asked, after a checkpoint; the same command goes on from here")
-        judged, made = facts.pop("judged", None), facts.pop("shards", None)
-        report = run.make_report(status, everywhere | facts)
-        if judged is not None and mesh.is_first:
-            from parallel_tunes.reports import training
-
-            training.write(run, report, judged, made)
-    except KeyboardInterrupt as interrupt:
-        run.warn("interrupted; the same command goes on from here")
-        ended = interrupt if nested else None
-        report = run.make_report("preempted", {**everywhere, "exit_code": INTERRUPTED})
-    except Exception as caught:
-        error = caught
-        if isinstance(caught, OSError):
-            error = UserError(
-                f"{caught.filename or run.folder}: {files.explain(caught)}; the same command goes on from here"
-            )
-            error.__cause__ = caught
-        ended, report = error, run.make_report("failed", {**everywhere, "reason": f"{type(error).__name__}: {error}"})
-    with contextlib.suppress(OSError, UserError) if ended else contextlib.nullcontext():
-        run.write_report(report)
-    if ended:
-        raise ended
-    return report
-
-
-def _tell(job: str, cfg: Any, report: Facts, run: Run) -> None:
-    """What people came for, said at the end of a run and again when it is complete already."""
-    figures = report["metrics"]
-    if job == "synth":
-        run.log(f"data=synthetic data.root={run.folder}")
-    elif job == "preprocess":
-        made = f"{figures['num_tracks']} tracks in {figures['num_shards']} shards, {figures['num_failed']} failed"
-        run.log(f"{made}; {figures['tracks_per_s']:.1f} tracks/s")
-        run.log(f"data.shards={run.folder}")
-    elif job == "predict":
-        from parallel_tunes.serve.predictor import format_table
-
-        answers = report["predictions"]
-        as_json = json.dumps({"predictions": answers}, ensure_ascii=False) + "\n"
-        print(as_json if cfg.predict.format == "json" else format_table(answers, cfg.predict.top_k), end="")
-    else:
-        judged = figures["test" if job == "train" else cfg.evaluate.split]
-        if judged is None:
-            run.log("no test tracks: nothing says how good this model is")
-        else:
-            low, high = judged["accuracy_ci95"]
-            interval = f"95 % interval {low:.3f} to {high:.3f}, n = {judged['n']} tracks"
-            run.log(f"accuracy {judged['accuracy']:.3f} ({interval})")
-        if job == "train":
-            run.log(f"model: {run.folder / 'model'}")
-        run.log(f"page: {run.folder / 'report.html'}")
-
-
-@contextlib.contextmanager
-def _heed_signals(run: Run, *, finishes_step: bool) -> Iterator[None]:
-    """Stop on SIGINT, SIGTERM and SIGUSR1: a training after its step, other jobs at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if not finishes_step:
-            raise KeyboardInterrupt
-        run.should_stop = True
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
+    """Run a job; the exit code. `part` numbers it within a sweep."""
+    return session.run_job(name, JOBS[name], cfg, part=part)
 
 
 def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
@@ -188,36 +73,50 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
 
 
 def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
-    """Index the data and make the shards that are missing."""
-    del mesh
+    """Index the data and make the shards that are missing; an array task its share, and the last one merges them."""
+    share = slurm.array_share() if run.is_array_task else None
+    folder = run.folder.parents[1] if share else run.folder
     began = time.perf_counter()
-    manifest = preprocessing.make_shards(
+    made = preprocessing.make_shards(
         cfg.data,
         cfg.features,
         cfg.preprocess,
-        folder=run.folder,
-        engines=cfg.parallel.engines,
+        folder=folder,
+        engines=Engines(cfg.parallel.engines, cfg.parallel.launcher, folder),
         progress=run.progress,
         say=run.log,
+        share=share or (0, 1),
     )
-    seconds, failed = time.perf_counter() - began, manifest["failed"]
+    rate = made["num_computed"] / (time.perf_counter() - began)
+    speed = {"num_computed": made["num_computed"], "tracks_per_s": round(rate, 2)}
+    facts = {"engines": cfg.parallel.engines, "launcher": cfg.parallel.launcher}
+    if share and share[1] > 1 and made["num_missing"]:
+        return {"metrics": {**speed, "num_missing": made["num_missing"]}, **facts}
+    if share:
+        _merge_array(cfg, mesh, folder)
+        return {"metrics": {**speed, "num_missing": 0}, **facts}
+    failed = made["failed"]
     for failure in failed[:20]:
         run.warn(f"{failure['path']}: {failure['reason']}")
     if len(failed) > 20:
         run.warn(f"… and {len(failed) - 20} more failed files, all listed in {run.folder / 'manifest.json'}")
-    rate = manifest["num_computed"] / seconds
-    facts = {"num_tracks": manifest["num_tracks"], "num_failed": len(failed), "num_computed": manifest["num_computed"]}
+    figures = {name: made[name] for name in ("num_tracks", "audio_s")}
     return {
-        "metrics": {
-            **facts,
-            "num_shards": len(manifest["shards"]),
-            "audio_s": manifest["audio_s"],
-            "tracks_per_s": round(rate, 2),
-        },
-        "engines": cfg.parallel.engines,
-        "front_end": manifest["fingerprint"],
+        "metrics": {**figures, "num_failed": len(failed), "num_shards": len(made["shards"]), **speed},
+        **facts,
+        "front_end": made["fingerprint"],
         "failed": failed,
     }
+
+
+def _merge_array(cfg: PreprocessJob, mesh: Mesh, folder: Path) -> None:
+    """Merge what all tasks of an array have made: a run of its own, that finds every shard done."""
+    serial = replace(cfg, parallel=replace(cfg.parallel, engines=0), run=replace(cfg.run, dir=folder, name=None))
+    try:
+        session.run_job("preprocess", JOBS["preprocess"], serial, mesh=mesh)
+    except UserError:
+        if read_manifest(folder) is None:  # else another task was last too, and has merged them
+            raise
 
 
 def train(cfg: TrainJob, mesh: Mesh, run: Run) -> Facts | None:
@@ -227,8 +126,14 @@ def train(cfg: TrainJob, mesh: Mesh, run: Run) -> Facts | None:
     shards = _shards_for(cfg.data, cfg.features, cfg, mesh, run)
     facts = genre.train(cfg, shards, mesh, run)
     if facts is not None:
-        facts["shards"] = shards
+        facts["publish"] = partial(_publish, run, facts.pop("judged"), shards)
     return facts
+
+
+def _publish(run: Run, judged: list[Judged], shards: ShardSet, report: Facts) -> None:
+    from parallel_tunes.reports import training
+
+    training.write(run, report, judged, shards)
 
 
 def evaluate(cfg: EvaluateJob, mesh: Mesh, run: Run) -> Facts:
@@ -238,7 +143,9 @@ def evaluate(cfg: EvaluateJob, mesh: Mesh, run: Run) -> Facts:
 
     folder = model_folder.load(cfg.model_path)
     shards = _shards_for(cfg.data, folder.features, cfg, mesh, run)
-    return {**genre.evaluate(folder, shards, cfg, mesh, run), "shards": shards}
+    facts = genre.evaluate(folder, shards, cfg, mesh, run)
+    judged = facts.pop("judged")
+    return {**facts, "publish": partial(_publish, run, judged, shards)}
 
 
 def _shards_for(
@@ -255,12 +162,76 @@ def _shards_for(
             features=features,
             preprocess=cfg.preprocess,
             parallel=cfg.parallel,
-            run=RunConfig(dir=None, name=name),
+            run=replace(cfg.run, dir=None, name=name),
         )
         run.log(f"no shards for this data and front end yet: making them under logs/preprocess/{name}")
-        run_job("preprocess", job, mesh=mesh)
+        session.run_job("preprocess", JOBS["preprocess"], job, mesh=mesh)
         folder = Path("logs/preprocess") / name
     return ShardSet(folder)
+
+
+def verify(cfg: VerifyJob, mesh: Mesh, run: Run) -> Facts:
+    """Train undisturbed and disturbed, and compare; exit code 1 if they differ."""
+    del mesh
+    from parallel_tunes import verification
+
+    pair = verification.run_trials(cfg, run.folder, slurm.allocation(), run.log)
+    reports = [trial.report() for trial in pair]
+    exact = cfg.verify.resume_ranks is None and all(report["device"].startswith("cpu") for report in reports)
+    compared = verification.compare(pair[0].folder, pair[1].folder, cfg.verify, exact=exact)
+    equal = all(kind["equal"] for kind in compared.values())
+    figures = {
+        "equal": equal,
+        "exact": exact,
+        "tolerance": 0.0 if exact else cfg.verify.tolerance,
+        "compared": compared,
+    }
+    return {
+        "metrics": {**figures, "steps": reports[0]["steps"], "restarts": reports[1]["restarts"]["num"]},
+        "trials": dict(zip(("undisturbed", "disturbed"), reports, strict=True)),
+        "exit_code": 0 if equal else 1,
+    }
+
+
+def submit(cfg: SubmitJob, mesh: Mesh, run: Run) -> Facts:
+    """Check a job and hand it to Slurm."""
+    del mesh
+    from parallel_tunes import submission
+
+    text = submission.render(cfg)
+    facts: Facts = {"metrics": {}, "sbatch": text, "submitted": None}
+    if cfg.print:
+        print(text, end="", flush=True)
+        return facts
+    submission.check(cfg, run.warn)
+    cost = submission.estimate(cfg)
+    if cost:
+        run.log(cost)
+    if cfg.test:
+        run.log(submission.submit(text, test=True))
+        return facts
+    facts["submitted"] = job = submission.submit(text)
+    output = submission.OUTPUT / f"{cfg.job}-{job}.out"
+    run.log(f"job {job}; its output: {output}")
+    if cfg.follow and not cfg.resources.array:
+        state = submission.follow(job, output, sys.stdout.write)
+        run.log(f"job {job}: {state}")
+        facts |= {"state": state, "exit_code": 0 if state == "COMPLETED" else 1}
+    return facts
+
+
+def doctor(cfg: DoctorJob, mesh: Mesh, run: Run) -> Facts:
+    """Look at all that a training needs here; exit code 1 if something is missing. On ranks: what they see."""
+    from parallel_tunes import diagnosis
+
+    if mesh.world_size > 1:
+        return diagnosis.examine_rank(cfg.doctor, mesh, run)
+    findings = diagnosis.examine(cfg.doctor, run)
+    return {
+        "metrics": {"ok": all(finding.ok for finding in findings), "num_checks": len(findings)},
+        "checks": [asdict(finding) for finding in findings],
+        "exit_code": 0 if all(finding.ok for finding in findings) else 1,
+    }
 
 
 def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
@@ -286,10 +257,13 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-JOBS: dict[str, Callable[[Any, Mesh, Run], Facts | None]] = {
-    "synth": synth,
-    "preprocess": preprocess,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
+JOBS = {
+    "synth": Job(synth, summaries.say_synth),
+    "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=True),
+    "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True),
+    "verify": Job(verify, summaries.say_verify),
+    "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
+    "submit": Job(submit, summaries.say_nothing),
+    "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True),
+    "predict": Job(predict, summaries.say_predict, group="predict"),
 }

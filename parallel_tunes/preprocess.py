@@ -18,7 +18,7 @@ from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
 from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.data import index, shards
-from parallel_tunes.parallel.engines import Advance, map_tasks
+from parallel_tunes.parallel.engines import Advance, Engines, map_tasks
 from parallel_tunes.schema import UserError, defaults, to_plain
 
 # what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
@@ -124,17 +124,19 @@ def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np
 
 
 def make_shards(
-    data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig, *, folder: Path, engines: int,
-    progress: Callable[[str, int], Any], say: Callable[[str], None],
+    data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig, *, folder: Path, engines: Engines,
+    progress: Callable[[str, int], Any], say: Callable[[str], None], share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:  # fmt: skip
     """Index a data set and make the shards that are missing in `folder`.
 
     Args:
         progress: called with a title and a number of units; gives a context manager with `update(n)`.
         say: takes lines for people.
+        share: which share of the shards is made here, of how many; another process makes the others, and merges them all.
 
     Returns:
-        The manifest, and under `num_computed` how many tracks this call computed.
+        `num_computed`, how many tracks this call computed, `num_missing`, how many shards others have still to make,
+        and, of the only share, the manifest.
 
     Raises:
         UserError: there is no data, or none of it gives features, or the disk is full.
@@ -143,43 +145,62 @@ def make_shards(
     tracks, root = index.scan(data)
     tasks = plan(tracks, folder, root, data, features, cfg)
     finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
-    todo = [task for task in tasks if task.name not in finished]
-    num_todo = sum(len(task.paths) for task in todo)
-    num_labels = tracks["label"].nunique()
-    say(f"{len(tracks)} tracks, {num_labels} labels in {root}; {len(tracks) - num_todo} done before, {num_todo} to do")
-    for stale in set(folder.glob("shard-*.*")) - {
-        folder / f"{task.name}{ending}" for task in tasks for ending in (".npy", ".json")
-    }:
-        stale.unlink()
-    (folder / "manifest.json").unlink(missing_ok=True)  # until it is true again
+    mine = tasks[share[0] :: share[1]]
+    todo = [task for task in mine if task.name not in finished]
+    num_mine, num_todo = (sum(len(task.paths) for task in some) for some in (mine, todo))
+    whole = share[1] == 1
+    part = "" if whole else f"; share {share[0] + 1} of {share[1]} has {num_mine}"
+    say(
+        f"{len(tracks)} tracks, {tracks['label'].nunique()} labels in {root}{part}; {num_mine - num_todo} done before, {num_todo} to do"
+    )
+    if whole:
+        _clear(folder, tasks)
     try:
         with progress("preprocess", num_todo) as bar:
             for shard in map_tasks(make_shard, todo, engines=engines, advance=bar.update):
                 finished[shard.name] = shard
-        made = [finished[task.name] for task in tasks]
-        if not any(shard.tracks for shard in made):
-            first = next(failure for shard in made for failure in shard.failed)
-            raise UserError(f"none of the {len(tracks)} files gives features; the first, {first.path}: {first.reason}")
-        facts = {
-            "root": str(root.resolve()),
-            "listing": index.listing_digest(tracks),
-            "features": to_plain(features),
-            "fingerprint": front_end.fingerprint(features),
-            "max_mib": data.max_mib,
-        }
-        manifest = shards.write_manifest(folder, made, tracks, facts)
+        if not whole:
+            missing = [task for task in tasks if shards.read_shard(folder, task.name, task.key) is None]
+            return {"num_computed": num_todo, "num_missing": len(missing)}
+        manifest = _merge(folder, [finished[task.name] for task in tasks], tracks, root, data, features)
     except OSError as error:
         raise UserError(
             f"{folder}: {files.explain(error)}; what is finished stays, the same command goes on from there"
         ) from error
     finally:
-        files.remove_partials(folder)
+        for task in todo:
+            files.remove_partials(folder, f"{task.name}.*")
     if cfg.pictures:
         drawing = plan_pictures(folder)
         with progress("pictures", manifest["num_tracks"]) as bar:
             for _ in map_tasks(draw_pictures, drawing, engines=engines, advance=bar.update):
                 pass
-    return {**manifest, "num_computed": num_todo}
+    return {**manifest, "num_computed": num_todo, "num_missing": 0}
+
+
+def _clear(folder: Path, tasks: list[ShardTask]) -> None:
+    """Remove the shards of another plan, and the manifest until it is true again."""
+    known = {folder / f"{task.name}{ending}" for task in tasks for ending in (".npy", ".json")}
+    for stale in set(folder.glob("shard-*.*")) - known:
+        stale.unlink()
+    (folder / "manifest.json").unlink(missing_ok=True)
+
+
+def _merge(
+    folder: Path, made: list[shards.Shard], tracks: pd.DataFrame, root: Path, data: DataConfig, features: FeaturesConfig
+) -> dict[str, Any]:
+    """Index and manifest of finished shards."""
+    if not any(shard.tracks for shard in made):
+        first = next(failure for shard in made for failure in shard.failed)
+        raise UserError(f"none of the {len(tracks)} files gives features; the first, {first.path}: {first.reason}")
+    facts = {
+        "root": str(root.resolve()),
+        "listing": index.listing_digest(tracks),
+        "features": to_plain(features),
+        "fingerprint": front_end.fingerprint(features),
+        "max_mib": data.max_mib,
+    }
+    return shards.write_manifest(folder, made, tracks, facts)
 
 
 def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_make: bool) -> Path | None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ import yaml
 from tqdm import tqdm
 
 from parallel_tunes import files
+from parallel_tunes.history import History
 from parallel_tunes.schema import UserError, flatten, to_plain
 
 # Keys that may differ when a run goes on: where it runs and for how long, not what it computes. Which data a run
@@ -36,6 +38,13 @@ RESOURCES = (
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "soundfile", "soxr", "librosa", "ipyparallel", "hydra-core")
 
 
+@dataclass
+class Stop:
+    """Whether this process was told to stop, and by which signal."""
+
+    signal_name: str | None = None
+
+
 class Run:
     """One run of a job in one folder, whatever the world size.
 
@@ -45,16 +54,35 @@ class Run:
         folder: the run folder; made by `open`.
         is_writer: whether this is rank 0; every other rank's writes do nothing.
         started: when the job was started, seconds since 1970.
+        stop: set by a signal.
+        is_array_task: whether this is one task of a job array, in a folder of its own below that of the whole.
     """
 
-    def __init__(self, job: str, cfg: Any, folder: Path, *, is_writer: bool, started: float) -> None:
+    def __init__(
+        self,
+        job: str,
+        cfg: Any,
+        folder: Path,
+        *,
+        is_writer: bool,
+        started: float,
+        stop: Stop | None = None,
+        is_array_task: bool = False,
+    ) -> None:
         self.job = job
         self.folder = folder
         self.is_writer = is_writer
-        self.should_stop = False
+        self.stop = stop or Stop()
+        self.is_array_task = is_array_task
+        self.history = History(folder, self.write_bytes)
         self._config: dict[str, Any] = to_plain(cfg)
         self._started = min(started, time.time())
         self._token = secrets.token_hex(8)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether this rank was told to stop."""
+        return self.stop.signal_name is not None
 
     def open(self) -> dict[str, Any] | None:
         """Make or take over the folder; the report if the run is complete already.
@@ -62,9 +90,7 @@ class Run:
         Raises:
             UserError: the folder holds something else, or a run with another config, or cannot be written.
         """
-        before = self._read_config() if self.folder.is_dir() and any(self.folder.iterdir()) else None
-        if before is not None:
-            self._check_same(before)
+        before = self._read_before()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.remove_partials(self.folder)
@@ -81,6 +107,17 @@ class Run:
         report = self.read_report()
         return report if report and report["status"] == "complete" else None
 
+    def inspect(self) -> dict[str, Any] | None:
+        """The report of the run that `open` would go on with, if there is one; raises what `open` would."""
+        return self.read_report() if self._read_before() else None
+
+    def _read_before(self) -> dict[str, Any] | None:
+        if not self.folder.is_dir() or not any(map(_is_foreign, self.folder.iterdir())):
+            return None
+        before = self._read_config()
+        self._check_same(before)
+        return before
+
     def _read_config(self) -> dict[str, Any]:
         refused = (
             f"run.dir={self.folder} is not empty and holds no run of {self.job}: choose another run.dir or run.name"
@@ -88,10 +125,6 @@ class Run:
         try:
             tree = yaml.safe_load((self.folder / "config.yaml").read_text())
         except FileNotFoundError:
-            if all(
-                path.name.startswith(files.TEMPORARY) or path.name == "owner.json" for path in self.folder.iterdir()
-            ):
-                return {"job": self.job, **self._config}  # killed before it wrote its config
             raise UserError(refused) from None
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{refused} ({type(error).__name__} in config.yaml)") from error
@@ -200,6 +233,12 @@ class Run:
         """Write report.json: the last file of a run, since it says that the others are there."""
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         self.write_bytes("report.json", text.encode())
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file was there before a run, or array tasks that go before it, had written its config."""
+    ours = (files.TEMPORARY, "owner.json", "tasks", "shard-", ".engines-")
+    return not path.name.startswith(ours)
 
 
 def default_name(started: float, part: int | None) -> str:

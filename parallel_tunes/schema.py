@@ -54,7 +54,7 @@ def keys_of(config: type[Any], prefix: str = "") -> Iterator[Key]:
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             yield from keys_of(kind, name + ".")
-        else:
+        elif entry.metadata:  # what has none is no key: the door fills it in
             verbatim = entry.metadata["verbatim"] or Path in (kind, *typing.get_args(kind))
             facts = {fact: entry.metadata[fact] for fact in ("meaning", "low", "high", "choices")}
             yield Key(name, kind, **facts, verbatim=verbatim)
@@ -79,6 +79,8 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
     leaves = {leaf.name: leaf for leaf in keys_of(config)}
     built: dict[str, Any] = {}
     for name in hints:
+        if name not in values and name not in (leaf.partition(".")[0] for leaf in leaves):
+            continue
         if name not in values:
             raise UserError(f"{prefix}{name} is missing: give it a value")
         if name in leaves:
@@ -155,6 +157,18 @@ def to_plain(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
+def to_words(config: Any) -> list[str]:
+    """A job's config as the words of a command line that mean it."""
+    values = flatten(to_plain(config))
+    return [f"{leaf.name}={_to_word(values[leaf.name])}" for leaf in keys_of(type(config))]
+
+
+def _to_word(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_to_word, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} → {"a.b": 1}."""
     flat: dict[str, Any] = {}
@@ -166,13 +180,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def conf_folder() -> Path:
-    """conf/ of this checkout, or the copy that ships in the wheel."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+def shipped(name: str) -> Path:
+    """conf/, hpc/ or slurm/: of this checkout, or the copy in the wheel."""
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
 
 
 def defaults(group: str, option: str) -> dict[str, Any]:
     """The values of conf/<group>/<option>.yaml."""
-    values: dict[str, Any] = yaml.safe_load((conf_folder() / group / f"{option}.yaml").read_text())
+    values: dict[str, Any] = yaml.safe_load((shipped("conf") / group / f"{option}.yaml").read_text())
     return values

@@ -4,12 +4,14 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the same bits here as in the processes that tests start
 
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from fakes import TINY, door
+from fakes import ROOT, TINY, Cluster, door
 
 
 @pytest.fixture
@@ -27,3 +29,19 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert door("preprocess", *data, "run.name=corpus", cwd=folder) == 0
     assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, cwd=folder) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real Slurm of 4 nodes with 4 GPUs each, on this machine."""
+    folder = Path(tempfile.mkdtemp(prefix="pt-"))  # short: sockets lie below it
+    scripts = ROOT / "hpc" / "cluster"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "PT_"))}
+    up = subprocess.run(
+        [scripts / "up", folder], env=environment | {"KILL_WAIT": "20"}, capture_output=True, text=True, timeout=120
+    )
+    assert up.returncode == 0, up.stdout + up.stderr
+    try:
+        yield Cluster(folder)
+    finally:
+        subprocess.run([scripts / "down", folder], env=environment, check=True, capture_output=True, timeout=120)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +113,55 @@ def ptunes(
     done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=280)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def wait_until(holds: Callable[[], object], timeout_s: float = 150.0, what: str = "") -> None:
+    """Look again and again until something holds."""
+    until = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+class Cluster:
+    """The Slurm of hpc/cluster in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "PT_", "SBATCH"))}
+        self.environment = kept | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PT_SITE": "local-cluster",
+            "PT_VENV": "none",  # the python that runs the tests
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def ask(
+        self, *words: str, cwd: Path | None = None, check: bool = True, variables: Mapping[str, str] | None = None
+    ) -> str:
+        """What a command prints, run as by a user of the cluster; its errors too where `check` is off."""
+        done = subprocess.run(
+            words, cwd=cwd, env={**self.environment, **(variables or {})}, capture_output=True, text=True, timeout=120
+        )
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout + ("" if check else done.stderr)
+
+    def sbatch(self, job: str, *words: str, options: tuple[str, ...] = (), cwd: Path, **variables: str) -> str:
+        """Submit slurm/<job>.sbatch from a folder; the job's number."""
+        template = str(ROOT / "slurm" / f"{job}.sbatch")
+        return self.ask("sbatch", "--parsable", *options, template, *words, cwd=cwd, variables=variables).strip()
+
+    def facts(self, job: str) -> str:
+        """What scontrol says of a job."""
+        return self.ask("scontrol", "--oneliner", "show", "job", job)
+
+    def state(self, job: str) -> str:
+        """A job's state."""
+        return self.facts(job).partition("JobState=")[2].split()[0]
+
+    def wait(self, job: str, state: str = "COMPLETED", timeout_s: float = 200.0) -> None:
+        """Until a job is in a state; fails at once where it has ended in another."""
+        final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+        wait_until(lambda: self.state(job) in final | {state}, timeout_s, f"{state}: {self.facts(job)}")
+        assert self.state(job) == state, self.facts(job)

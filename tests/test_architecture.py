@@ -14,6 +14,11 @@ PACKAGE = ROOT / "parallel_tunes"
 FLOORS = {
     "__main__": 6,
     "jobs": 5,
+    "summaries": 5,
+    "session": 3,
+    "verification": 4,
+    "submission": 4,
+    "diagnosis": 4,
     "tasks": 4,
     "reports": 4,
     "serve": 4,
@@ -28,6 +33,7 @@ FLOORS = {
     "schema": 1,
     "files": 1,
     "run": 1,
+    "history": 1,
     "": 0,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

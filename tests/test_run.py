@@ -17,7 +17,9 @@ from parallel_tunes.schema import UserError
 
 def config(**changed: Any) -> SynthJob:
     values, _ = read_defaults("synth")
-    tree = {name: value for name, value in values.items() if "." not in name} | {"run": {"dir": None, "name": None}}
+    tree = {name: value for name, value in values.items() if "." not in name} | {
+        "run": schema.defaults("run", "default")
+    }
     return schema.build(SynthJob, tree | changed)
 
 

@@ -13,7 +13,7 @@ from parallel_tunes.__main__ import read_defaults
 from parallel_tunes.config import JOBS, FeaturesConfig, SplitConfig
 from parallel_tunes.schema import UserError
 
-CONF = schema.conf_folder()
+CONF = schema.shipped("conf")
 
 
 def features(**changed: object) -> dict[str, object]:
@@ -80,8 +80,8 @@ def test_values_become_their_types() -> None:
     built = schema.build(FeaturesConfig, features(clip_s=None, top_db=80))
     assert built.clip_s is None
     assert isinstance(built.top_db, float)
-    run = schema.build(config.RunConfig, {"dir": "a b", "name": 7})
-    assert run == config.RunConfig(dir=Path("a b"), name="7")
+    run = schema.build(config.RunConfig, {"dir": "a b", "name": 7, "max_restarts": 3})
+    assert run == config.RunConfig(dir=Path("a b"), name="7", max_restarts=3)
 
 
 def test_plain_and_back() -> None:

@@ -45,13 +45,26 @@ def draw_uniform(seed: int, epoch: int, samples: Ids, purpose: str) -> NDArray[n
     SplitMix64's finaliser (Steele, Lea, Flood 2014) on a hash of the key: no state, so nothing to save, and no order of
     drawing to keep.
     """
-    key = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
+    bits = _mix(f"{seed}/{epoch}/{purpose}", samples)
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def hash_samples(key: str, samples: Ids, *draws: Ids) -> Ids:
+    """A hash of each sample under a key, with what was drawn for it, shape (num,): their sum tells equal sets apart."""
+    bits = _mix(key, samples)
+    for draw in draws:
+        bits = _mix(key, (bits ^ draw.astype(np.uint64)).view(np.int64))
+    return bits.view(np.int64)
+
+
+def _mix(key: str, samples: Ids) -> NDArray[np.uint64]:
+    seed = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=8).digest(), np.uint64)
     with np.errstate(over="ignore"):
-        bits = samples.astype(np.uint64) * _MIX[0] + np.frombuffer(key, np.uint64)
+        bits = samples.astype(np.uint64) * _MIX[0] + seed
         bits = (bits ^ (bits >> np.uint64(30))) * _MIX[1]
         bits = (bits ^ (bits >> np.uint64(27))) * _MIX[2]
         bits ^= bits >> np.uint64(31)
-    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
+    return bits
 
 
 def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:

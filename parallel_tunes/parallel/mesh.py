@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import resource
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import psutil
 
+from parallel_tunes.parallel import slurm
 from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
     import torch
 
 Value = TypeVar("Value")
+
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL error")
+
+
+class RankLost(Exception):
+    """Another rank has died or does not answer: this one cannot go on without it."""
 
 
 class Mesh:
@@ -27,7 +38,22 @@ class Mesh:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.launch = os.environ.get("TORCHELASTIC_RUN_ID")  # the same after torchrun has started the ranks again
         self._device: torch.device | None = None
+
+    def check(self) -> None:
+        """Refuse a world other than the one that was asked for: ranks that train alone would all write one run.
+
+        Raises:
+            UserError: too few ranks met, or srun started several processes without torchrun.
+        """
+        wanted = int(os.environ.get("PT_NUM_RANKS", self.world_size))
+        if self.world_size != wanted:
+            raise UserError(f"{self.world_size} ranks met where {wanted} were to: see what torchrun says above")
+        if "WORLD_SIZE" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+            raise UserError(
+                "srun has started several processes that know nothing of each other: use slurm/train.sbatch"
+            )
 
     @property
     def is_first(self) -> bool:
@@ -49,12 +75,23 @@ class Mesh:
     @property
     def device_name(self) -> str:
         """What the device is, for the report."""
+        if self._device is None:
+            return "cpu"
         import torch
 
-        if self._device is None or self._device.type == "cpu":
+        if self._device.type == "cpu":
             num_threads = torch.get_num_threads()
-            return f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''} a rank)" if self._device else "cpu"
+            return f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''} a rank)"
         return torch.cuda.get_device_name(self._device)
+
+    @property
+    def cpu_model(self) -> str:
+        """What the processor calls itself."""
+        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        return platform.machine()
 
     @property
     def peak_memory_mib(self) -> float:
@@ -86,6 +123,8 @@ class Mesh:
         if self.world_size > 1:
             import torch.distributed as dist
 
+            if "GLOO_SOCKET_IFNAME" not in os.environ and self.local_world_size < self.world_size:
+                os.environ["GLOO_SOCKET_IFNAME"] = interface_towards(os.environ["MASTER_ADDR"])
             # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
@@ -96,6 +135,22 @@ class Mesh:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+    def explain(self, error: Exception) -> Exception:
+        """An error of a collective whose other end is gone as a RankLost; any other as it is."""
+        text = str(error)
+        if not self._in_company() or not isinstance(error, RuntimeError) or not any(words in text for words in LOST):
+            return error
+        lost = RankLost(f"rank {self.rank} cannot go on: another rank has died ({text.split('. ')[0][-120:]})")
+        lost.__cause__ = error
+        return lost
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self._in_company():
+            import torch.distributed as dist
+
+            dist.barrier()
 
     def _in_company(self) -> bool:
         if self.world_size == 1:
@@ -119,13 +174,13 @@ class Mesh:
 
             dist.broadcast(tensor, src=0)
 
-    def agree(self, flag: bool) -> bool:
-        """Whether `flag` is set on any rank; the same answer on every rank."""
+    def agree(self, *flags: bool) -> list[bool]:
+        """Whether each flag is set on any rank; the same answers on every rank."""
         if not self._in_company():
-            return flag
+            return list(flags)
         import torch
 
-        return bool(self.sum(torch.tensor(int(flag))).item())
+        return [bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int64)).tolist()]
 
     def largest(self, value: float) -> float:
         """The largest `value` of all ranks, on every rank."""
@@ -137,6 +192,16 @@ class Mesh:
         tensor = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return float(tensor.item())
+
+    def gather(self, value: Value) -> list[Value]:
+        """The `value` of every rank, in their order, on every rank."""
+        if not self._in_company():
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Value | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return cast(list[Value], values)
 
     def on_first(self, act: Callable[[], Value]) -> Value:
         """What `act` returns on rank 0, or the UserError it raises there, on every rank."""
@@ -156,13 +221,26 @@ class Mesh:
         return cast(Value, outcome[0])
 
     def data_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
-        """`model`, its gradients averaged over the ranks and its buffers (batch-norm statistics) those of rank 0."""
+        """`model`, its gradients averaged over the ranks and its batch norms, replaced in place, over the global batch."""
         if not self._in_company():
             return model
         from torch.nn.parallel import DistributedDataParallel
 
+        from parallel_tunes.parallel.batch_norm import synchronise
+
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        model = DistributedDataParallel(synchronise(model, self), device_ids=devices, gradient_as_bucket_view=True)
+        model.broadcast_buffers = False  # equal at the start, they stay so; the argument of this name is deprecated
+        return model
+
+
+def interface_towards(host: str) -> str:
+    """The network interface through which this machine reaches a host; what it calls itself may resolve to none."""
+    address = slurm.address_towards(host)
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return "lo"
 
 
 class Stopwatch:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, share, window_starts
+from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, hash_samples, share, window_starts
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.train.learner import Batch
@@ -40,14 +40,16 @@ class CropSource:
     def train(self, epoch: int, from_step: int) -> Iterator[Batch]:
         """This rank's parts of an epoch's global batches."""
         assert self.batches is not None
-        for ids in self.batches.epoch(epoch)[from_step:]:
+        for step, ids in list(enumerate(self.batches.epoch(epoch)))[from_step:]:
             mine = share(ids, rank=self.mesh.rank, world_size=self.mesh.world_size)
             # a rank without a sample of this batch takes part with one that weighs nothing
             weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
             at = draw_uniform(self.seed, epoch, mine, "crop")
             starts = (at * np.maximum(self.shards.num_frames[mine] - self.window + 1, 1)).astype(np.int64)
             crops = [self._crop(row, start) for row, start in zip(mine, starts, strict=True)]
-            yield Batch(_stack(crops), torch.from_numpy(self.labels[mine]), torch.full((len(mine),), weight), len(ids))
+            weights = torch.full((len(mine),), weight)
+            marks = torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/{step}", mine, starts))
+            yield Batch(_stack(crops), torch.from_numpy(self.labels[mine]), weights, marks, len(ids))
 
     def _crop(self, row: int, start: int) -> NDArray[np.float16]:
         return fit_length(self.shards.read(row, start, self.window), self.window)

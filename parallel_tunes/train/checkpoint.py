@@ -1,8 +1,11 @@
-"""Checkpoints: plain tensors and numbers, written by rename, the newest good one wins."""
+"""Checkpoints: plain tensors and numbers, written by rename behind the training's back; the newest good one wins."""
 
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,17 +13,65 @@ import torch
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
+from parallel_tunes.train.disturbance import Disturbance
 
 KEEP = 2
 
 
-def save(run: Run, state: dict[str, Any], step: int) -> None:
-    """Write checkpoints/step-N.pt, flushed to disk and renamed; the last two are kept."""
-    if not run.is_writer:
-        return
-    run.write(f"checkpoints/step-{step}.pt", lambda stream: torch.save(state, stream))
-    for old in steps(run)[:-KEEP]:
-        (run.folder / "checkpoints" / f"step-{old}.pt").unlink(missing_ok=True)
+class Writer:
+    """Writes the files of checkpoints/, one after the other, while the training goes on.
+
+    A snapshot of the state is taken first: the training may change its tensors at once.
+    """
+
+    def __init__(self, run: Run, disturbance: Disturbance) -> None:
+        self.run, self.disturbance = run, disturbance
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: list[Future[None]] = []
+
+    def put(self, name: str, state: dict[str, Any]) -> None:
+        """Write checkpoints/NAME: flushed to disk, then renamed.
+
+        Raises:
+            UserError: an earlier one could not be written.
+        """
+        if self.run.is_writer:
+            if len(self._pending) >= KEEP:  # the disk is slower than the training: no more than that in memory
+                self.wait()
+            self._pending.append(self._thread.submit(self._write, name, snapshot(state)))
+
+    def wait(self) -> None:
+        """Until all are written.
+
+        Raises:
+            UserError: one could not be.
+        """
+        pending, self._pending = self._pending, []
+        for written in pending:
+            written.result()
+
+    def check(self) -> None:
+        """Raise what has gone wrong so far, without waiting."""
+        if any(written.done() and written.exception() for written in self._pending):
+            self.wait()
+
+    def close(self) -> None:
+        """End the thread; what it has begun is finished."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _write(self, name: str, state: dict[str, Any]) -> None:
+        self.run.write(f"checkpoints/{name}", self.disturbance.interrupt(partial(torch.save, state)))
+        for old in steps_in(self.run.folder)[:-KEEP]:
+            (self.run.folder / "checkpoints" / f"step-{old}.pt").unlink(missing_ok=True)
+
+
+def snapshot(tree: Any) -> Any:
+    """A copy of a tree of dicts, lists and tensors, its tensors on the CPU."""
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, dict):
+        return {name: snapshot(value) for name, value in tree.items()}
+    return [snapshot(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 def resume(run: Run, mesh: Mesh, index_digest: str) -> dict[str, Any] | None:
@@ -29,7 +80,7 @@ def resume(run: Run, mesh: Mesh, index_digest: str) -> dict[str, Any] | None:
     Raises:
         UserError: it was made from another data index.
     """
-    state = mesh.on_first(lambda: load_newest(run))
+    state = mesh.on_first(lambda: _resume_here(run) if mesh.is_first else None)
     if state is not None:
         if state["index_digest"] != index_digest:
             raise UserError(
@@ -39,18 +90,28 @@ def resume(run: Run, mesh: Mesh, index_digest: str) -> dict[str, Any] | None:
     return state
 
 
-def steps(run: Run) -> list[int]:
-    """Steps of the checkpoints there are, ascending."""
-    found = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in (run.folder / "checkpoints").glob("step-*.pt"))
+def _resume_here(run: Run) -> dict[str, Any] | None:
+    found = load_newest(run)
+    if found is None:
+        run.history.resume(0, None)
+        return None
+    name, state = found
+    run.history.resume(state["progress"]["total_step"], (run.folder / "checkpoints" / name).stat().st_mtime)
+    return state
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints of the run in a folder, ascending."""
+    found = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in (folder / "checkpoints").glob("step-*.pt"))
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_newest(run: Run) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; damaged ones are passed over with a warning. None where there is none."""
-    for step in reversed(steps(run)):
+def load_newest(run: Run) -> tuple[str, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, and its name; damaged ones are passed over with a warning."""
+    for step in reversed(steps_in(run.folder)):
         state = load(run, f"step-{step}.pt")
         if state is not None:
-            return state
+            return f"step-{step}.pt", state
     return None
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_tunes.config import TrainConfig
+from parallel_tunes.parallel.batch_norm import weigh
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.train.learner import Batch, Sums
 
@@ -84,6 +85,7 @@ class GradientLearner(Frozen):
 
     def _backward(self, batch: Batch) -> Sums:
         self.parallel.train()
+        weigh(self.model, batch.weights)
         targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
         amp = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
         with amp:
@@ -91,7 +93,8 @@ class GradientLearner(Frozen):
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         torch.autograd.backward(torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global))
-        return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights)
+        marks = batch.marks.to(self.device)
+        return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, marks)
 
     def step(self, batch: Batch, step: int) -> Sums:
         """One optimizer step on this rank's part of a global batch; sums over that part."""
@@ -113,7 +116,7 @@ class GradientLearner(Frozen):
         self.optimizer.zero_grad(set_to_none=True)
 
     def align(self) -> None:
-        """Give every rank the batch-norm statistics of rank 0, as DDP does before each training step."""
+        """Give every rank the buffers of rank 0; the synchronised batch norms' are equal already."""
         for buffer in self.model.buffers():
             self.mesh.from_first(buffer)
 

@@ -25,22 +25,28 @@ class Batch:
     inputs: Tensor  # (num, num_mels, num_frames), float16 dB
     targets: Tensor  # (num,), int64
     weights: Tensor  # (num,), float32: 1, or 0 for the stand-in of a rank that has no sample of this batch
+    marks: Tensor  # (num,), int64: a hash of step, sample and augmentation draws, to prove what was trained on
     num_global: int  # samples in the whole batch
 
 
 class Sums:
-    """Exact sums over samples: loss, number right, number, number with a loss that is not finite."""
+    """Exact sums over samples: loss, number right, number, number with a loss that is not finite, and of their marks."""
+
+    NUM = 5
 
     def __init__(self, values: Tensor | None = None) -> None:
-        self.values = torch.zeros(4, dtype=torch.int64) if values is None else values
+        self.values = torch.zeros(self.NUM, dtype=torch.int64) if values is None else values
 
     @classmethod
-    def of(cls, losses: Tensor, right: Tensor, weights: Tensor) -> Sums:
-        """Sums over a batch: `losses` float, `right` bool, `weights` 0 or 1, each of shape (num,)."""
+    def of(cls, losses: Tensor, right: Tensor, weights: Tensor, marks: Tensor) -> Sums:
+        """Sums over a batch: `losses` float, `right` bool, `weights` 0 or 1, `marks` int64, each of shape (num,)."""
         counted = weights > 0
         finite = torch.isfinite(losses)
         quanta = torch.where(finite & counted, losses, 0).double().div(LOSS_QUANTUM).round().long()
-        return cls(torch.stack([quanta.sum(), (right & counted).sum(), counted.sum(), (~finite & counted).sum()]))
+        marked = torch.where(counted, marks, 0).sum()  # wraps around, whatever the order
+        return cls(
+            torch.stack([quanta.sum(), (right & counted).sum(), counted.sum(), (~finite & counted).sum(), marked])
+        )
 
     def __iadd__(self, other: Sums) -> Sums:
         self.values = self.values.to(other.values.device) + other.values
@@ -52,10 +58,14 @@ class Sums:
         Raises:
             UserError: a loss was not finite.
         """
-        quanta, right, num, num_bad = self.values.tolist()
+        quanta, right, num, num_bad, _ = self.values.tolist()
         if num_bad:
             raise UserError(f"the loss is not finite for {num_bad} of {num} samples: training diverged; lower train.lr")
         return {"loss": quanta * LOSS_QUANTUM / num, "accuracy": right / num, "n": num}
+
+    def fingerprint(self) -> str:
+        """Of all samples summed over, the steps they were in and how they were cut: 16 hex digits, equal for equal sets."""
+        return f"{int(self.values[4]) % 2**64:016x}"
 
 
 class Judge(Protocol):

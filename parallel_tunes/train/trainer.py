@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,12 @@ from parallel_tunes.config import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
 from parallel_tunes.train import checkpoint, metrics
+from parallel_tunes.train.disturbance import VARIABLE, Disturbance
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
 
 CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
+
+NOTHING = (0,) * Sums.NUM
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = -1
     fitted: bool = False  # this seed is done
-    losses: list[int] = field(default_factory=lambda: [0, 0, 0, 0])  # the epoch's sums so far, over all ranks
+    sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
 
     def next_seed(self) -> Progress:
         """Where the training of the next seed starts."""
@@ -58,21 +60,34 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.learner, self.source, self.cfg, self.mesh, self.run = learner, source, cfg, mesh, run
         self.progress, self.index_digest, self.watch = progress, index_digest, watch
+        is_last = mesh.rank == mesh.world_size - 1
+        self.disturbance = Disturbance(os.environ.get(VARIABLE, ""), is_first=mesh.is_first, is_last=is_last)
+        self.writer = checkpoint.Writer(run, self.disturbance)
+        self.saved_at = time.monotonic()
 
     def fit(self, state: dict[str, Any] | None) -> bool:
         """Train from a learner's `state`, or from the start; True when done, False when asked to stop."""
         if self.progress.fitted:
             return True
+        try:
+            done = self._fit_epochs(state)
+            self.mesh.on_first(self.writer.wait)
+            self.watch.lap("checkpoint")
+        finally:
+            self.writer.close()
+        return done
+
+    def _fit_epochs(self, state: dict[str, Any] | None) -> bool:
         self._prepare(state)
         for epoch in range(self.progress.epoch, self.cfg.num_epochs):
             began, from_step = time.perf_counter(), self.progress.step
-            seen = Sums(torch.tensor(self.progress.losses if self.mesh.is_first else [0, 0, 0, 0]))
+            seen = Sums(torch.tensor(self.progress.sums if self.mesh.is_first else NOTHING))
             if self._train_epoch(epoch, seen):
                 return False
-            trained = Sums(self.mesh.sum(seen.values.cpu())).means()
+            seen = Sums(self.mesh.sum(seen.values.cpu()))
             self.watch.lap("comm")
             share_done = 1 - from_step / self.source.num_steps
-            if self._close_epoch(epoch, trained, trained["n"] * share_done / (time.perf_counter() - began)):
+            if self._close_epoch(epoch, seen, seen.means()["n"] * share_done / (time.perf_counter() - began)):
                 break
         return True
 
@@ -87,10 +102,12 @@ class Trainer:
                 progress.step += 1
                 progress.total_step += 1
                 bar.update()
-                stop = self.mesh.agree(self.run.should_stop)
+                self.run.history.beat(progress.total_step)
+                self.disturbance.after_step(progress.total_step)
+                stop, due = self.mesh.agree(self.run.should_stop, self._checkpoint_is_due())
                 self.watch.lap("comm")
-                if stop or self._checkpoint_is_due():
-                    progress.losses = self.mesh.sum(seen.values.cpu().clone()).tolist()
+                if stop or due:
+                    progress.sums = self.mesh.sum(seen.values.cpu().clone()).tolist()
                     self.save()
                 if stop:
                     return True
@@ -100,18 +117,23 @@ class Trainer:
         """Bring the learner to where the run is, past what a fresh process does differently."""
         state = self.learner.state() if state is None else state
         if self.mesh.world_size > 1:
-            state = copy.deepcopy(state)
+            state = checkpoint.snapshot(state)
             self.learner.settle(next(self.source.train(self.progress.epoch, 0)))
         self.learner.load(state)
+        self.disturbance.begin(self.progress.total_step)
         self.watch.lap("compute")
 
     def _checkpoint_is_due(self) -> bool:
-        every = self.cfg.checkpoint_every  # the end of an epoch has a checkpoint anyhow
-        return bool(every) and self.progress.total_step % every == 0 and self.progress.step < self.source.num_steps
+        """By steps, on every rank alike, or by the clock of rank 0; the end of an epoch has a checkpoint anyhow."""
+        every, minutes = self.cfg.checkpoint_every, self.cfg.checkpoint_minutes
+        by_steps = bool(every) and self.progress.total_step % every == 0
+        by_clock = self.mesh.is_first and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+        return (by_steps or by_clock) and self.progress.step < self.source.num_steps
 
-    def _close_epoch(self, epoch: int, trained: dict[str, Any], rate: float) -> bool:
+    def _close_epoch(self, epoch: int, seen: Sums, rate: float) -> bool:
         """Judge by validation, keep the best model, say and record it, write a checkpoint; True when all is learnt."""
         progress, seed, judged = self.progress, self.cfg.seeds[self.progress.seed_at], None
+        trained = seen.means()
         if self.source.num_tracks("valid"):
             self.learner.align()
             judged = metrics.score(judge(self.learner, self.source, "valid", self.mesh), self.source.targets("valid"))
@@ -121,23 +143,24 @@ class Trainer:
         if is_best:
             progress.best_loss, progress.best_epoch = loss, epoch
             best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
-            self.run.write(f"checkpoints/best-{seed}.pt", partial(torch.save, best))
+            self.writer.put(f"best-{seed}.pt", best)
         row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
-        self.run.record({**row, "samples_per_s": round(rate, 2)})
+        self.run.record({**row, "samples": seen.fingerprint(), "samples_per_s": round(rate, 2)})
         line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
         for name, figures in (("train", trained), ("valid", judged)):
             line += f"  {name} loss {figures['loss']:.3f} accuracy {figures['accuracy']:.3f}" if figures else ""
         self.run.log(f"{line}  {rate:.0f} crops/s" + ("  best" if is_best else ""))
         progress.num_rows += 1
-        progress.epoch, progress.step, progress.losses = epoch + 1, 0, [0, 0, 0, 0]
+        progress.epoch, progress.step, progress.sums = epoch + 1, 0, list(NOTHING)
         progress.fitted = epoch - progress.best_epoch >= self.cfg.patience or epoch + 1 == self.cfg.num_epochs
         self.save()
         return progress.fitted
 
     def save(self) -> None:
-        """One checkpoint of everything."""
+        """One checkpoint of everything; what went wrong with an earlier one is raised on every rank."""
         state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
-        checkpoint.save(self.run, state, self.progress.total_step)
+        self.mesh.on_first(lambda: self.writer.put(f"step-{self.progress.total_step}.pt", state))
+        self.saved_at = time.monotonic()
         self.watch.lap("checkpoint")
 
 

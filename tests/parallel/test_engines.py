@@ -11,7 +11,7 @@ from fakes import write_bad, write_tree
 from parallel_tunes import preprocess, schema
 from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.data import index
-from parallel_tunes.parallel.engines import map_tasks
+from parallel_tunes.parallel.engines import Engines, map_tasks
 from parallel_tunes.schema import UserError
 
 
@@ -30,7 +30,9 @@ def test_engines_make_the_same_shards_as_the_serial_map_and_leave_nothing_runnin
     write_bad(tmp_path / "tree")
     told: list[int] = []
     serial = list(
-        map_tasks(preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "a"), engines=0, advance=told.append)
+        map_tasks(
+            preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "a"), engines=Engines(0), advance=told.append
+        )
     )
     assert len(serial) >= 3
     assert sum(told) == 20
@@ -39,7 +41,9 @@ def test_engines_make_the_same_shards_as_the_serial_map_and_leave_nothing_runnin
     had_home = home.exists()
     told.clear()
     shared = list(
-        map_tasks(preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "b"), engines=2, advance=told.append)
+        map_tasks(
+            preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "b"), engines=Engines(2), advance=told.append
+        )
     )
     assert sum(told) == 20
     for one in serial:
@@ -64,7 +68,7 @@ def test_an_error_on_an_engine_reaches_the_caller_and_stops_the_engines(tmp_path
     (tmp_path / "a").write_text("no folder")
     before = psutil.Process().children(recursive=True)
     with pytest.raises(UserError, match=r"an engine failed .*Error"):
-        list(map_tasks(preprocess.make_shard, broken, engines=1, advance=lambda _: None))
+        list(map_tasks(preprocess.make_shard, broken, engines=Engines(1), advance=lambda _: None))
     assert len([child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]) <= len(
         before
     )

@@ -16,7 +16,7 @@ def test_a_world_of_one_answers_for_itself() -> None:
     assert mesh.device == torch.device("cpu")
     assert mesh.sum(torch.tensor([1, 2])).tolist() == [1, 2]
     assert mesh.agree(True)
-    assert not mesh.agree(False)
+    assert mesh.agree(True, False) == [True, False]
     assert mesh.largest(2.5) == 2.5
     assert mesh.on_first(lambda: 3) == 3
     assert abs(mesh.started - time.time()) < 3600

@@ -1,0 +1,119 @@
+"""Batch normalisation (Ioffe & Szegedy 2015) over the global batch; torch.nn.SyncBatchNorm takes no CPU tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Ranks(Protocol):
+    """What is asked of a Mesh."""
+
+    rank: int
+    world_size: int
+
+    def sum(self, tensor: Tensor) -> Tensor: ...
+
+
+def synchronise(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """`model`, each nn.BatchNorm2d in it replaced, in place, by one over all ranks: same parameters, buffers and names."""
+    if isinstance(model, nn.modules.batchnorm._BatchNorm):
+        if type(model) is not nn.BatchNorm2d or not (model.affine and model.track_running_stats):
+            raise TypeError(f"{model}: only an affine BatchNorm2d with running statistics can be synchronised")
+        return SyncBatchNorm2d(model, ranks)
+    for name, child in model.named_children():
+        setattr(model, name, synchronise(child, ranks))
+    return model
+
+
+def weigh(model: nn.Module, weights: Tensor) -> None:
+    """Keep the samples of weight 0 out of the statistics, until weighed anew; `weights` (num,), on the CPU."""
+    for module in model.modules():
+        if isinstance(module, SyncBatchNorm2d):
+            module.counted = None if bool((weights > 0).all()) else weights > 0
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """`norm`, its training statistics those of all ranks, which must all take part; in eval mode it is the same.
+
+    Shapes:
+        input and output (num, num_channels, height, width); parameters and statistics (num_channels,).
+    """
+
+    counted: Tensor | None = None  # (num,), bool: the samples that enter the statistics; None: all
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d, ranks: Ranks) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, device="meta")
+        for name, tensor in [*norm.named_parameters(), *norm.named_buffers()]:
+            setattr(self, name, tensor)
+        self.training, self.ranks = norm.training, ranks
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        count, mean, variance = statistics(input.detach(), self.counted, self.ranks)
+        self.num_batches_tracked.add_(1)
+        part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, part)
+        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), part)
+        facts = (count, mean, variance, self.counted, self.eps, self.ranks)
+        return _Normalise.apply(input, self.weight, self.bias, *facts)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def statistics(inputs: Tensor, counted: Tensor | None, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of values (1,), means and biased variances (num_channels,) over the counted samples of all ranks.
+
+    `inputs` (num, num_channels, height, width). Float32 at least. Each rank combines all ranks'
+    (Chan, Golub & LeVeque 1979) in the same order: to the same bits.
+    """
+    inputs = inputs if counted is None else inputs[counted]
+    width, dtype = inputs.shape[1], torch.promote_types(inputs.dtype, torch.float32)
+    rows = inputs.new_zeros(ranks.world_size, 1 + 2 * width, dtype=dtype)
+    if len(inputs):
+        count, unused = inputs.numel() // width, inputs.new_zeros(2, width, dtype=dtype)
+        mean, variance = torch.batch_norm_update_stats(inputs, unused[0], unused[1], 0.0)
+        rows[ranks.rank] = torch.cat([mean.new_full((1,), count), mean, variance * count])
+    counts, means, squares = torch.split(ranks.sum(rows), [1, width, width], 1)  # a gathering: the others add zeros
+    total = counts.sum(0)
+    mean = (counts * means).sum(0) / total
+    return total, mean, (squares + counts * (means - mean) ** 2).sum(0) / total
+
+
+class _Normalise(torch.autograd.Function):
+    """weight · x̂ + bias, x̂ = (x - mean) / √(variance + eps), where mean and variance depend on the x of all ranks.
+
+    dx, of the sum of all ranks' losses, is weight / √(variance + eps) · (dy - (Σdy + x̂ Σ(dy x̂)) / count), Σ over all ranks;
+    without the fraction for a sample not counted. The gradients of weight and bias are this rank's part, as those of all
+    parameters: DDP adds them up, and divides by the world size, by which the learner multiplies its loss.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *facts: Any) -> Tensor:
+        count, mean, variance, counted, ctx.eps, ctx.ranks = facts
+        ctx.save_for_backward(x, weight, count, mean, variance, counted)
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, ctx.eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, count, mean, variance, counted = ctx.saved_tensors
+        is_last = x.is_contiguous(memory_format=torch.channels_last)
+        dy = dy.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+        scale = torch.rsqrt(variance + ctx.eps)
+        sums = torch.ops.aten.native_batch_norm_backward  # of dy x̂ and of dy over this rank
+        _, dweight, dbias = sums(dy, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True])
+        slope, shift = ctx.ranks.sum(torch.stack([dweight * scale, dbias])) * (weight * scale / count)
+        slope = slope.to(x.dtype)
+        # with only one new tensor: on a CPU its page faults cost more than the arithmetic
+        dx = F.batch_norm(dy, torch.zeros_like(mean), variance, weight, slope * mean - shift, False, 0.0, ctx.eps)
+        dx.addcmul_(x, slope.view(1, -1, 1, 1), value=-1)
+        if counted is not None:
+            dx[~counted] = (dy[~counted] * (weight * scale).view(1, -1, 1, 1)).to(dx.dtype)
+        return dx, dweight, dbias, *[None] * 6

@@ -1,0 +1,203 @@
+"""Batch norm over the global batch. As a script under torchrun: one backward pass of a world, saved for the tests."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from fakes import ROOT, TINY, launch, ptunes
+from torch import Tensor, nn
+
+from parallel_tunes.config import TrainConfig
+from parallel_tunes.models.genre_cnn import GenreCNN
+from parallel_tunes.parallel.batch_norm import SyncBatchNorm2d, synchronise, weigh
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.schema import build
+from parallel_tunes.train.gradient import GradientLearner
+from parallel_tunes.train.learner import Batch
+
+LAST = torch.channels_last
+# samples of the ranks, of 7; a rank without any stands in with sample 0, which then weighs nothing
+PARTS = {1: [range(7)], 2: [range(5), range(5, 7)], 3: [range(4), range(0), range(4, 7)]}
+
+
+def pair(num_channels: int = 5) -> tuple[nn.BatchNorm2d, SyncBatchNorm2d]:
+    """A batch norm with parameters and running statistics of its own, and its synchronised twin in a world of one."""
+    norm = nn.BatchNorm2d(num_channels)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert tensor is not None
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    twin = synchronise(copy.deepcopy(norm), Mesh())
+    assert isinstance(twin, SyncBatchNorm2d)
+    return norm, twin
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def passes(norm: nn.Module, inputs: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """Output, and gradients of input, weight and bias."""
+    inputs = inputs.detach().requires_grad_()
+    outputs = norm(inputs)
+    grads = torch.autograd.grad(outputs, [inputs, *norm.parameters()], grad)
+    return dict(zip(("output", "input", "weight", "bias"), (outputs.detach(), *grads), strict=True))
+
+
+def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float = 1e-5) -> None:
+    """Equal names, dtypes and, relative to the largest of each tensor, values."""
+    assert one.keys() == other.keys()
+    for name, tensor in other.items():
+        assert one[name].dtype == tensor.dtype
+        assert float((one[name] - tensor).abs().max()) <= rtol * float(tensor.abs().max()), name
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_a_world_of_one_is_plain_batch_norm(
+    dtype: torch.dtype, rtol: float, memory_format: torch.memory_format
+) -> None:
+    norm, twin = pair()
+    if dtype == torch.float64:
+        norm, twin = norm.double(), twin.double()
+    for seed in range(2):
+        inputs = draw(4, 5, 6, 7, seed=seed).to(dtype).contiguous(memory_format=memory_format)
+        grad = draw(4, 5, 6, 7, seed=9).to(dtype)  # not in the inputs' memory format
+        wanted, found = passes(norm, inputs, grad), passes(twin, inputs, grad)
+        assert all(found[name].is_contiguous(memory_format=memory_format) for name in ("output", "input"))
+        assert_close(found, wanted, rtol)
+        assert_close(dict(twin.named_buffers()), dict(norm.named_buffers()), min(rtol, 1e-5))
+    norm.load_state_dict(twin.state_dict())
+    norm.eval()
+    twin.eval()
+    assert torch.equal(norm(inputs), twin(inputs))
+
+
+def test_uncounted_samples_change_nothing_for_the_others() -> None:
+    norm, twin = pair()
+    weights = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    weigh(twin, weights)
+    inputs, grad = draw(4, 5, 6, 7), draw(4, 5, 6, 7, seed=9) * weights.view(-1, 1, 1, 1)
+    wanted, found = passes(norm, inputs[weights > 0], grad[weights > 0]), passes(twin, inputs, grad)
+    assert not found["input"][weights == 0].any()
+    found |= {name: found[name][weights > 0] for name in ("output", "input")}
+    assert_close(found, wanted)
+    assert_close(dict(twin.named_buffers()), dict(norm.named_buffers()))
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1], [1, 0, 1]])
+def test_gradients_are_those_of_finite_differences(weights: list[float]) -> None:
+    """Also where uncounted samples have gradients, which no stand-in has: they go through the statistics of the others."""
+    twin = pair(2)[1].double()
+    weigh(twin, torch.tensor(weights))
+    names = ("weight", "bias")
+
+    def normalise(inputs: Tensor, *parameters: Tensor) -> Tensor:
+        found: Tensor = torch.func.functional_call(twin, dict(zip(names, parameters, strict=True)), (inputs,))
+        return found
+
+    inputs = draw(3, 2, 2, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(normalise, (inputs, twin.weight, twin.bias))
+
+
+def test_a_model_is_converted_in_place() -> None:
+    model = GenreCNN(3, [4, 8])
+    before, keys = dict(model.named_parameters()), list(model.state_dict())
+    assert synchronise(model, Mesh()) is model
+    assert list(model.state_dict()) == keys
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+    assert sum(isinstance(module, SyncBatchNorm2d) for module in model.modules()) == 2
+    with pytest.raises(TypeError, match="BatchNorm1d"):
+        synchronise(nn.Sequential(nn.BatchNorm1d(3)), Mesh())
+
+
+def test_autocast_keeps_statistics_in_full_precision() -> None:
+    model = synchronise(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)), Mesh())
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(draw(4, 3, 8, 9).contiguous(memory_format=LAST))
+    outputs.float().square().sum().backward()
+    assert outputs.dtype == torch.bfloat16
+    assert outputs.is_contiguous(memory_format=LAST)
+    assert all(tensor.dtype == torch.float32 for name, tensor in model.named_buffers() if "running" in name)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def learn(mesh: Mesh) -> dict[str, dict[str, Tensor]]:
+    """What a backward pass of the learner makes of this rank's part: gradients, buffers, and what the model then says."""
+    torch.manual_seed(3)
+    model = GenreCNN(3, [4, 6])
+    cfg = build(TrainConfig, yaml.safe_load((ROOT / "conf/train/default.yaml").read_text()) | {"precision": "fp32"})
+    learner = GradientLearner(model, cfg, mesh, mean_db=0.0, deviation_db=1.0, total_steps=9)
+    ids = list(PARTS[mesh.world_size][mesh.rank])
+    weight, ids = (1.0, ids) if ids else (0.0, [0])
+    inputs, targets = draw(7, 12, 9)[ids], (torch.arange(7) % 3)[ids]
+    batch = Batch(inputs, targets, torch.full((len(ids),), weight), torch.zeros(len(ids), dtype=torch.int64), 7)
+    learner._backward(batch)
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(grads) == len(list(model.parameters()))
+    return {"grads": grads, "buffers": dict(model.named_buffers()), "says": {"": learner.predict(draw(7, 12, 9))}}
+
+
+def run_world(ranks: int, folder: Path) -> list[dict[str, Any]]:
+    _, environment = launch(ranks=ranks)
+    path = f"{ROOT}:{ROOT / 'tests'}"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words = [sys.executable, *torchrun, __file__, str(folder)]
+    done = subprocess.run(words, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_unequal_parts_learn_as_the_whole_batch_does(ranks: int, tmp_path: Path) -> None:
+    """Through DDP, with a rank whose only sample is a stand-in; the whole batch goes through nn.BatchNorm2d."""
+    mesh = Mesh()
+    mesh.start("cpu", 10)
+    wanted = learn(mesh)
+    found = run_world(ranks, tmp_path)
+    for rank in found:
+        for kind, tensors in wanted.items():
+            assert_close(rank[kind], tensors)
+            assert all(torch.equal(rank[kind][name], found[0][kind][name]) for name in tensors)
+
+
+def curve(workshop: Path, batch: int, ranks: int) -> list[float]:
+    """Losses of each epoch, of training and validation."""
+    name = f"curve-{batch}-on-{ranks}"
+    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
+    words = ["train", "data=synthetic", *data, *TINY, f"train.batch={batch}", "train.num_epochs=4", f"run.name={name}"]
+    ptunes(*words, "train.precision=fp32", cwd=workshop, ranks=0 if ranks == 1 else ranks)
+    rows = [json.loads(line) for line in (workshop / "logs/train" / name / "metrics.jsonl").read_text().splitlines()]
+    return [row[split]["loss"] for row in rows for split in ("train", "valid")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "worlds"), [(8, (2, 4)), (3, (4,))])
+def test_curves_are_the_same_on_every_world_size(batch: int, worlds: tuple[int, ...], workshop: Path) -> None:
+    """With a batch of 3, at least one of 4 ranks stands in at every step."""
+    wanted = curve(workshop, batch, 1)
+    assert len(wanted) == 8
+    assert wanted[-2] < wanted[0]
+    for ranks in worlds:
+        assert curve(workshop, batch, ranks) == pytest.approx(wanted, rel=1e-4)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    world = Mesh()
+    world.start("cpu", 60)
+    learnt = learn(world)
+    torch.save(learnt, Path(sys.argv[1]) / f"{world.rank}.pt")
+    world.stop()

@@ -1,0 +1,300 @@
+"""Trainings on a real Slurm of 4 nodes: disturbed in every way that clusters know, and equal to undisturbed ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fakes import ROOT, TINY, Cluster, wait_until
+
+from parallel_tunes import verification
+from parallel_tunes.train.checkpoint import steps_in
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+DATA = ["data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus"]
+TRAIN = ["task=genre", *DATA, *TINY, "train.precision=fp32", "train.patience=1000", "train.checkpoint_every=3"]
+FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2", "--time=10")
+
+
+def train(
+    cluster: Cluster, folder: Path, name: str, *words: str, options: tuple[str, ...] = FOUR_RANKS, epochs: int = 24
+) -> str:
+    """Submit a training from a folder that is not the checkout; the job's number."""
+    given = (*TRAIN, f"train.num_epochs={epochs}", f"run.name={name}", *words)
+    return cluster.sbatch("train", *given, options=options, cwd=folder)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def output(workshop: Path, job: str, name: str = "train") -> str:
+    return (workshop / f"logs/slurm/{name}-{job}.out").read_text()
+
+
+def wait_for_rows(cluster: Cluster, job: str, folder: Path, num: int) -> None:
+    wait_until(lambda: len(rows(folder)) >= num, 200, f"{num} epochs of job {job}: {cluster.facts(job)}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, workshop: Path) -> Path:
+    job = train(cluster, workshop, "undisturbed")
+    cluster.wait(job)
+    report = read(workshop / "logs/train/undisturbed")
+    assert (report["status"], report["world_size"], report["restarts"]["num"]) == ("complete", 4, 0)
+    assert "report: logs/train/undisturbed/report.json" in output(workshop, job)
+    return workshop / "logs/train/undisturbed"
+
+
+def assert_same(folder: Path, undisturbed: Path) -> None:
+    """Weights, optimizer, samples, losses and metrics are the same bits; no two writers were at work at once."""
+    one, other = verification.read_outcome(folder), verification.read_outcome(undisturbed)
+    for kind in one:
+        assert list(verification.differ(one[kind], other[kind])) == [0.0] * len(
+            list(verification.differ(one[kind], one[kind]))
+        ), kind
+    starts = read(folder)["restarts"]["starts"]
+    for before, after in itertools.pairwise(starts):
+        assert before["ended"] <= after["started"]
+
+
+def ranks(job: str) -> dict[int, psutil.Process]:
+    """The processes of a job's ranks."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        if (
+            environment.get("SLURM_JOB_ID") == job
+            and "RANK" in environment
+            and "parallel_tunes" in " ".join(process.cmdline())
+        ):
+            found[int(environment["RANK"])] = process
+    return found
+
+
+def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Path, undisturbed: Path) -> None:
+    job = train(cluster, workshop, "first")
+    folder = workshop / "logs/train/first"
+    wait_for_rows(cluster, job, folder, 3)
+    ranks(job)[2].send_signal(signal.SIGKILL)
+    wait_until(lambda: len(read_starts(folder)) == 2, what="torchrun starts the ranks again")
+    wait_for_rows(cluster, job, folder, 7)
+    cluster.ask("scontrol", "requeue", job)
+    wait_until(lambda: len(read_starts(folder)) == 3, what="Slurm starts the job again")
+    wait_for_rows(cluster, job, folder, 11)
+    # the limit comes nearer than --signal=B:USR1@60: Slurm itself sends USR1, when it next looks, every half minute
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    waiting = ranks(job).values()
+    for process in waiting:
+        process.suspend()
+    wait_until(lambda: "USR1: asking the job to stop" in output(workshop, job), what="USR1 from Slurm")
+    for process in waiting:
+        process.resume()
+    wait_until(lambda: "Restarts=2" in cluster.facts(job), what="queued again after USR1")
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    cluster.wait(job)
+    assert_same(folder, undisturbed)
+    causes = read(folder)["restarts"]["causes"]
+    assert len(causes) == 3
+    assert "a rank died" in causes[0]
+    assert "requeued" in causes[1]
+    assert causes[2].startswith("SIGUSR1, ")
+    assert read(folder)["restarts"]["lost_steps"] >= 0
+    assert output(workshop, job).count("queued again") == 1
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def whole_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """All nodes up before and after."""
+    yield cluster
+    for node in ("n1", "n2", "n3", "n4"):
+        if "IDLE" not in cluster.ask("scontrol", "--oneliner", "show", "node", node):
+            cluster.ask(str(ROOT / "hpc/cluster/restore-node"), node, str(cluster.folder))
+
+
+def test_a_lost_node_preemption_and_a_torn_checkpoint(
+    whole_cluster: Cluster, workshop: Path, undisturbed: Path
+) -> None:
+    cluster = whole_cluster
+    job = train(cluster, workshop, "second")
+    folder = workshop / "logs/train/second"
+    wait_for_rows(cluster, job, folder, 3)
+    lost = cluster.facts(job).partition(" NodeList=n[")[2][2]  # the second of n[1-2]
+    cluster.ask(str(ROOT / "hpc/cluster/kill-node"), f"n{lost}", str(cluster.folder))
+    cluster.ask(
+        "scontrol", "update", f"NodeName=n{lost}", "State=DOWN", "Reason=test"
+    )  # or Slurm notices in half a minute
+    wait_until(lambda: len(read_starts(folder)) == 2, what="Slurm starts the job on other nodes")
+    cluster.ask(str(ROOT / "hpc/cluster/restore-node"), f"n{lost}", str(cluster.folder))
+    wait_for_rows(cluster, job, folder, 7)
+    urgent = ("--partition=urgent", "--exclusive", "--nodes=4", "--output=/dev/null", "--wrap=sleep 1")
+    cluster.ask("sbatch", *urgent)
+    wait_until(lambda: len(read_starts(folder)) == 3, what="the preempted job starts again")
+    wait_for_rows(cluster, job, folder, 11)
+    cluster.ask("scontrol", "requeuehold", job)
+    wait_until(lambda: cluster.state(job) in ("PENDING", "REQUEUE_HOLD"), what="held")
+    newest = folder / "checkpoints" / f"step-{steps_in(folder)[-1]}.pt"
+    newest.write_bytes(newest.read_bytes()[:-500])
+    cluster.ask("scontrol", "release", job)
+    cluster.wait(job)
+    assert_same(folder, undisturbed)
+    causes = read(folder)["restarts"]["causes"]
+    assert causes[0] == f"node n{lost} was lost"
+    assert "preempted" in causes[1] or "requeued" in causes[1]
+    assert f"{newest.name}: damaged, passed over" in output(workshop, job)
+
+
+def test_scancel_checkpoints_and_another_world_size_goes_on(
+    cluster: Cluster, workshop: Path, undisturbed: Path
+) -> None:
+    job = train(cluster, workshop, "fewer")
+    folder = workshop / "logs/train/fewer"
+    wait_for_rows(cluster, job, folder, 4)
+    cluster.ask("scancel", job)
+    cluster.wait(job, "CANCELLED")
+    assert read(folder)["status"] == "preempted"
+    assert read(folder)["restarts"]["starts"][0]["cause"] == "SIGTERM, cancelled"
+    cluster.wait(train(cluster, workshop, "fewer", options=("--nodes=1", "--gpus-per-node=2", "--time=10")))
+    report = read(folder)
+    assert report["world_size"] == 2
+    assert cluster.state(job) == "CANCELLED"
+    assert [row["samples"] for row in rows(folder)] == [row["samples"] for row in rows(undisturbed)]
+    assert rows(folder)[-1]["train"]["loss"] == pytest.approx(rows(undisturbed)[-1]["train"]["loss"], rel=1e-3)
+
+
+def test_verify_on_the_cluster_kills_a_rank_in_the_middle_of_a_checkpoint(cluster: Cluster, workshop: Path) -> None:
+    kill_at = "verify.kill_at=[during:checkpoint]"
+    words = (*TRAIN, kill_at, "train.num_epochs=3", "run.name=proof")
+    job = cluster.sbatch("verify", *words, options=FOUR_RANKS, cwd=workshop)
+    cluster.wait(job)
+    report = read(workshop / "logs/verify/proof")
+    assert report["metrics"]["equal"]
+    assert report["metrics"]["exact"]
+    assert report["metrics"]["restarts"] == 1
+    disturbed = report["trials"]["disturbed"]["restarts"]
+    assert disturbed["lost_steps"] >= 1
+    assert report["trials"]["disturbed"]["world_size"] == 4
+    assert not list((workshop / "logs/verify/proof").rglob(".partial-*"))
+
+
+def test_two_jobs_on_one_node_do_not_collide(cluster: Cluster, workshop: Path) -> None:
+    options = ("--nodes=1", "--nodelist=n1", "--gpus-per-node=2", "--time=10")
+    names = ("it's (one) $HOME", "two = zwei")  # whatever a name holds goes through the shell as it is
+    jobs = [train(cluster, workshop, name, options=options, epochs=3) for name in names]
+    for job in jobs:
+        cluster.wait(job)
+    reports = [read(workshop / "logs/train" / name) for name in names]
+    assert [report["world_size"] for report in reports] == [2, 2]
+    assert reports[0]["metrics"] == reports[1]["metrics"]
+    starts = [report["restarts"]["starts"][0] for report in reports]
+    assert max(start["started"] for start in starts) < min(start["ended"] for start in starts)
+
+
+def test_a_rendezvous_that_fails_says_so(cluster: Cluster, workshop: Path) -> None:
+    """Somebody else has the port that follows from the job's number."""
+    ahead = cluster.ask("sbatch", "--parsable", "--output=/dev/null", "--wrap=true").strip()
+    with socket.socket() as taken:
+        taken.bind(("", 20000 + (int(ahead) + 1) % 20000))
+        taken.listen()
+        job = train(cluster, workshop, "nobody", epochs=1, options=(*FOUR_RANKS, "--no-requeue"))
+        assert int(job) == int(ahead) + 1
+        cluster.wait(job, "FAILED")
+    assert "the start or the rendezvous failed" in output(workshop, job)
+    assert not (workshop / "logs/train/nobody").exists()
+
+
+def test_processes_that_do_not_know_each_other_are_refused(cluster: Cluster, workshop: Path) -> None:
+    words = ("python", "-m", "parallel_tunes", "train", *TRAIN, "run.name=alone")
+    said = cluster.ask("srun", "-N2", "-n2", *words, cwd=workshop, check=False, variables={"PYTHONPATH": str(ROOT)})
+    assert "use slurm/train.sbatch" in said
+    assert not (workshop / "logs/train/alone").exists()
+
+
+def test_a_refusal_ends_the_job_at_once(cluster: Cluster, workshop: Path) -> None:
+    job = train(cluster, workshop, "wrong", "train.lr=-1")
+    cluster.wait(job, "FAILED")
+    assert "ExitCode=2:0" in cluster.facts(job)
+    assert output(workshop, job).count("train.lr=-1: expected a number of at least 0") == 1
+
+
+def test_a_full_disk_ends_the_job_in_one_line_and_the_last_checkpoint_stays_good(
+    cluster: Cluster, workshop: Path
+) -> None:
+    """The kernel's limit on file sizes stands in for a full disk: writing beyond it fails in the same way."""
+    job = train(cluster, workshop, "full", options=("--nodes=1", "--gpus-per-node=2", "--time=10"), epochs=200)
+    folder = workshop / "logs/train/full"
+    wait_for_rows(cluster, job, folder, 2)
+    for process in ranks(job).values():
+        process.rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))
+    cluster.wait(job, "FAILED")
+    said = output(workshop, job)
+    assert said.count("what was there before stays good") == 1
+    assert "Traceback" not in said.partition("ptunes: ")[0]
+    assert steps_in(folder)
+    assert load_newest_step(folder) == steps_in(folder)[-1]
+    assert not list(folder.rglob(".partial-*"))
+
+
+def load_newest_step(folder: Path) -> int:
+    import torch
+
+    newest = folder / "checkpoints" / f"step-{steps_in(folder)[-1]}.pt"
+    return int(torch.load(newest, weights_only=True)["progress"]["total_step"])
+
+
+def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(cluster: Cluster, workshop: Path) -> None:
+    words = ["data=synthetic", "data.root=logs/synth/corpus", "preprocess.shard_mib=0.1", "features.hop_length=256"]
+    serial = cluster.ask(
+        "python",
+        "-m",
+        "parallel_tunes",
+        "preprocess",
+        *words,
+        "run.name=serial",
+        cwd=workshop,
+        variables={"PYTHONPATH": str(ROOT)},
+    )
+    assert "report: logs/preprocess/serial/report.json" in serial
+    array = cluster.sbatch(
+        "preprocess", *words, "run.name=array", options=("--array=0-7", "--cpus-per-task=1"), cwd=workshop
+    )
+    killed = f"{array}_5"
+    wait_until(lambda: cluster.state(killed) != "PENDING", what="task 5 starts")
+    cluster.ask("scancel", "--signal=KILL", "--full", killed, check=False)
+    engines = ("parallel.launcher=slurm", "parallel.engines=4", "run.name=engines")
+    shared = cluster.sbatch("preprocess", *words, *engines, options=("--nodes=2", "--cpus-per-task=2"), cwd=workshop)
+    wait_until(lambda: not cluster.ask("squeue", "--noheader", "--jobs", array).strip(), what="the array ends")
+    folders = {name: workshop / "logs/preprocess" / name for name in ("serial", "array", "engines")}
+    assert not (folders["array"] / "manifest.json").exists()
+    again = cluster.sbatch("preprocess", *words, "run.name=array", options=("--array=5",), cwd=workshop)
+    wait_until(lambda: (folders["array"] / "manifest.json").exists(), what=f"the array's last task merges {again}")
+    cluster.wait(shared)
+    manifests = {name: (folder / "manifest.json").read_text() for name, folder in folders.items()}
+    assert manifests["array"] == manifests["serial"]
+    assert manifests["engines"] == manifests["serial"]
+    assert len(json.loads(manifests["serial"])["shards"]) >= 16
+    wait_until(lambda: (folders["array"] / "report.json").exists(), what="the report of the whole")
+    nodes = {start["nodes"] for start in read_starts(folders["engines"])}
+    assert all("-" in node or "," in node for node in nodes)  # two of them
