@@ -43,4 +43,12 @@ else
 fi
 # USR1 is for the ranks, which stop after their step; torchrun would die of it, and being ignored outlives exec
 trap '' USR1
+if [ -n "${SLURM_STEP_ID:-}" ]; then
+  # so is the TERM that Slurm gives to all processes of a step; a torchrun that can be told so waits for its ranks in peace
+  run=$(python -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')/distributed/run.py
+  if grep -qs -- --signals-to-handle "$run"; then
+    trap '' TERM
+    meet+=(--signals-to-handle=SIGINT)
+  fi
+fi
 exec "${torchrun[@]}" "${meet[@]}" --nproc-per-node="$ranks" --max-restarts="${PT_MAX_RESTARTS:-0}" -m parallel_tunes "$@"

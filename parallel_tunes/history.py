@@ -46,8 +46,8 @@ class History:
             last = self.starts[-1]
             if last["ended"] is None:
                 last.update({"status": "killed", "cause": why_last_ended(last)} | self._last_beat(last))
-            elif last["status"] == "failed" and where.get("launch") and where["launch"] == last.get("launch"):
-                last["cause"] = why_last_ended(last)  # rank 0 only saw that another was gone
+            elif str(last["cause"]).startswith("RankLost"):  # rank 0 only saw that another was gone
+                last["cause"] = why_last_ended(last)
         if int(where.get("restart") or 0) > cap:
             raise UserError(
                 f"{self.folder}: Slurm has started this job {where['restart']} times again, more than run.max_restarts={cap}"

@@ -85,16 +85,15 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
         engines=Engines(cfg.parallel.engines, cfg.parallel.launcher, folder),
         progress=run.progress,
         say=run.log,
-        share=share or (0, 1),
+        share=share,
     )
     rate = made["num_computed"] / (time.perf_counter() - began)
     speed = {"num_computed": made["num_computed"], "tracks_per_s": round(rate, 2)}
     facts = {"engines": cfg.parallel.engines, "launcher": cfg.parallel.launcher}
-    if share and share[1] > 1 and made["num_missing"]:
-        return {"metrics": {**speed, "num_missing": made["num_missing"]}, **facts}
     if share:
-        _merge_array(cfg, mesh, folder)
-        return {"metrics": {**speed, "num_missing": 0}, **facts}
+        if not made["num_missing"]:
+            _merge_array(cfg, mesh, folder)
+        return {"metrics": {**speed, "num_missing": made["num_missing"]}, **facts}
     failed = made["failed"]
     for failure in failed[:20]:
         run.warn(f"{failure['path']}: {failure['reason']}")

@@ -125,18 +125,19 @@ def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np
 
 def make_shards(
     data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig, *, folder: Path, engines: Engines,
-    progress: Callable[[str, int], Any], say: Callable[[str], None], share: tuple[int, int] = (0, 1),
+    progress: Callable[[str, int], Any], say: Callable[[str], None], share: tuple[int, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Index a data set and make the shards that are missing in `folder`.
 
     Args:
         progress: called with a title and a number of units; gives a context manager with `update(n)`.
         say: takes lines for people.
-        share: which share of the shards is made here, of how many; another process makes the others, and merges them all.
+        share: which share of the shards is made here, of how many; others make the others, and one merges them all. By
+            default all are made and merged.
 
     Returns:
         `num_computed`, how many tracks this call computed, `num_missing`, how many shards others have still to make,
-        and, of the only share, the manifest.
+        and, where they are merged, the manifest.
 
     Raises:
         UserError: there is no data, or none of it gives features, or the disk is full.
@@ -145,21 +146,20 @@ def make_shards(
     tracks, root = index.scan(data)
     tasks = plan(tracks, folder, root, data, features, cfg)
     finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
-    mine = tasks[share[0] :: share[1]]
+    mine = tasks[share[0] :: share[1]] if share else tasks
     todo = [task for task in mine if task.name not in finished]
     num_mine, num_todo = (sum(len(task.paths) for task in some) for some in (mine, todo))
-    whole = share[1] == 1
-    part = "" if whole else f"; share {share[0] + 1} of {share[1]} has {num_mine}"
+    part = f"; share {share[0] + 1} of {share[1]} has {num_mine}" if share else ""
     say(
         f"{len(tracks)} tracks, {tracks['label'].nunique()} labels in {root}{part}; {num_mine - num_todo} done before, {num_todo} to do"
     )
-    if whole:
+    if not share:
         _clear(folder, tasks)
     try:
         with progress("preprocess", num_todo) as bar:
             for shard in map_tasks(make_shard, todo, engines=engines, advance=bar.update):
                 finished[shard.name] = shard
-        if not whole:
+        if share:
             missing = [task for task in tasks if shards.read_shard(folder, task.name, task.key) is None]
             return {"num_computed": num_todo, "num_missing": len(missing)}
         manifest = _merge(folder, [finished[task.name] for task in tasks], tracks, root, data, features)

@@ -115,7 +115,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     causes = read(folder)["restarts"]["causes"]
     assert len(causes) == 3
     assert "a rank died" in causes[0]
-    assert "requeued" in causes[1]
+    assert "queued again by Slurm" in causes[1]
     assert causes[2].startswith("SIGUSR1, ")
     assert read(folder)["restarts"]["lost_steps"] >= 0
     assert output(workshop, job).count("queued again") == 1
@@ -162,7 +162,7 @@ def test_a_lost_node_preemption_and_a_torn_checkpoint(
     assert_same(folder, undisturbed)
     causes = read(folder)["restarts"]["causes"]
     assert causes[0] == f"node n{lost} was lost"
-    assert "preempted" in causes[1] or "requeued" in causes[1]
+    assert "preempted" in causes[1]
     assert f"{newest.name}: damaged, passed over" in output(workshop, job)
 
 

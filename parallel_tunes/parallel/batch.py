@@ -88,6 +88,10 @@ class Batch:
         reader.start()
         told_at: float | None = None
         while process.poll() is None:
+            if self.refused:
+                with contextlib.suppress(UserError):  # to start the ranks again would not help
+                    slurm.signal_step(self.allocation.job, "KILL")
+                process.wait()
             waits = told_at is not None and time.monotonic() - told_at < REPEAT_S
             if self.asked_to_stop.is_set() and not self.ended_by_slurm and not waits:
                 if told_at is None:
@@ -108,13 +112,14 @@ class Batch:
     def _read(self, stream: IO[bytes]) -> None:
         """Pass standard output on, and pick out what is meant for this process."""
         for line in stream:
+            if line == b"refused\n":
+                self.refused = True
+                continue
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
             text = line.decode(errors="surrogateescape").rstrip("\n")
             if text.startswith("report: "):
                 self.reports.append(Path(text.removeprefix("report: ")))
-            elif text == "refused":
-                self.refused = True
 
     def _requeue(self) -> int:
         try:

@@ -139,9 +139,10 @@ class Mesh:
     def explain(self, error: Exception) -> Exception:
         """An error of a collective whose other end is gone as a RankLost; any other as it is."""
         text = str(error)
-        if not self._in_company() or not isinstance(error, RuntimeError) or not any(words in text for words in LOST):
+        reasons = [words for words in LOST if words in text]
+        if not self._in_company() or not isinstance(error, RuntimeError) or not reasons:
             return error
-        lost = RankLost(f"rank {self.rank} cannot go on: another rank has died ({text.split('. ')[0][-120:]})")
+        lost = RankLost(f"rank {self.rank} cannot go on: another rank has died or does not answer ({reasons[0]})")
         lost.__cause__ = error
         return lost
 

@@ -188,19 +188,17 @@ def why_stopped(signal_name: str, env: Mapping[str, str] = os.environ) -> str:
         (facts,) = describe("job", job)
     except (UserError, ValueError):
         return signal_name
-    if facts.get("PreemptTime", "None") not in ("None", "N/A"):
-        return f"{signal_name}, preempted"
     if int(facts.get("Restarts", 0)) > int(env.get("SLURM_RESTART_COUNT", 0)):
-        return f"{signal_name}, requeued"
+        return f"{signal_name}, queued again by Slurm (preempted, or scontrol requeue)"
     return f"{signal_name}, cancelled"
 
 
-def lost_nodes(nodes: list[str]) -> list[str]:
-    """Those of some nodes that are down or do not answer; empty where Slurm cannot tell."""
+def lost_nodes(nodes: str) -> list[str]:
+    """Those of some nodes, n[1-2] say, that are down or do not answer; empty where Slurm cannot tell."""
     if not nodes or not is_here():
         return []
     try:
-        known = describe("node", ",".join(nodes))
+        known = describe("node", nodes)
     except UserError:
         return []
     return [node["NodeName"] for node in known if re.search(r"DOWN|NOT_RESPONDING|\*", node.get("State", ""))]
