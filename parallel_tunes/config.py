@@ -219,7 +219,7 @@ class ResourcesConfig:
     account: str | None = key("account that pays", verbatim=True)
     qos: str | None = key("quality of service", verbatim=True)
     array: str | None = key("job array, 0-63 say: each task makes its share (preprocess)", verbatim=True)
-    options: tuple[str, ...] = key("more options of sbatch, [--exclusive,--mem=16G] say")
+    options: str = key("more options of sbatch, '--exclusive --mem=16G' say", verbatim=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,10 +91,10 @@ def look_at_software() -> Iterator[Finding]:
 
 def look_at_slurm() -> Iterator[Finding]:
     """Whether there is a Slurm, and what it has given us."""
-    if not slurm.is_here():
-        yield Finding(
-            "slurm", True, "not here; `sudo apt install slurm-wlm munge`, then hpc/cluster/up, gives one to try"
-        )
+    try:
+        slurm.ask("scontrol", "ping")
+    except slurm.NoCluster as none:
+        yield Finding("slurm", True, f"none here: {none}")
         return
     yield Finding("slurm", True, slurm.ask("sbatch", "--version").strip())
     found = slurm.allocation()

@@ -262,7 +262,7 @@ JOBS = {
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True),
     "verify": Job(verify, summaries.say_verify),
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
-    "submit": Job(submit, summaries.say_nothing),
-    "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True),
-    "predict": Job(predict, summaries.say_predict, group="predict"),
+    "submit": Job(submit, summaries.say_nothing, fresh=True),
+    "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True, fresh=True),
+    "predict": Job(predict, summaries.say_predict, group="predict", fresh=True),
 }

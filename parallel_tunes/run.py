@@ -244,8 +244,13 @@ def _is_foreign(path: Path) -> bool:
 def default_name(started: float, part: int | None) -> str:
     """The name of a run: its Slurm job, else when it started; `part` numbers the runs of a sweep."""
     name = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    name = name or time.strftime("%Y%m%d-%H%M%S", time.localtime(started)) + f"-{int(started * 1000) % 1000:03d}"
+    name = name or name_by_time(started)
     return name if part is None else f"{name}-{part}"
+
+
+def name_by_time(moment: float) -> str:
+    """A name that says when, to the millisecond."""
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(moment)) + f"-{int(moment * 1000) % 1000:03d}"
 
 
 def run_folder(job: str, folder: Path | None, name: str | None, *, started: float, part: int | None) -> Path:

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -35,6 +36,7 @@ class Job:
         on_ranks: whether torchrun may start it.
         finishes_step: whether a signal lets it end a step and save; else it stops at once.
         goes_on: whether a complete run may find more to do.
+        fresh: whether each start is a run of its own, however many there are in one Slurm job.
         shares: whether the tasks of a job array share one run folder, each with a folder of its own in tasks/.
     """
 
@@ -44,6 +46,7 @@ class Job:
     on_ranks: bool = False
     finishes_step: bool = False
     goes_on: bool = False
+    fresh: bool = False
     shares: bool = False
 
 
@@ -79,7 +82,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
     if job.group and not nested:
         mesh.start(getattr(cfg, job.group).device, cfg.parallel.timeout_s if hasattr(cfg, "parallel") else 600.0)
     started = mesh.on_first(lambda: mesh.started)
-    folder = mesh.on_first(lambda: runs.run_folder(name, cfg.run.dir, cfg.run.name, started=started, part=part))
+    run_name = cfg.run.name or (runs.name_by_time(time.time()) if job.fresh else None)
+    folder = mesh.on_first(lambda: runs.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
     task = os.environ.get("SLURM_ARRAY_TASK_ID") if job.shares and not nested else None
     if task:
         folder = folder / "tasks" / task

@@ -64,7 +64,7 @@ def to_options(wanted: ResourcesConfig) -> dict[str, str | None]:
         UserError: an extra option is none.
     """
     extra = {}
-    for word in wanted.options:
+    for word in wanted.options.split():
         name, _, value = word.removeprefix("--").partition("=")
         if not re.fullmatch(r"[a-z-]+", name) or not re.fullmatch(r"[^\s\"'\\]*", value):
             raise UserError(f"resources.options: {word!r} is no option of sbatch such as --exclusive or --mem=16G")
@@ -95,11 +95,12 @@ def check(cfg: SubmitJob, warn: Callable[[str], None]) -> None:
         )
     for line in partitions.check(cfg.resources):
         warn(line)
-    _check_data(cfg.target)
+    check_data(cfg.target)
     _check_folder(cfg)
 
 
-def _check_data(target: Any) -> None:
+def check_data(target: Any) -> None:
+    """Refuse data that is not there, or that this user cannot read."""
     data = getattr(target, "data", None)
     for name in ("root", "shards"):
         path = getattr(data, name, None)

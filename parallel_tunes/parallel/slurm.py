@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from parallel_tunes.schema import UserError
 
+TRY = "`hpc/cluster/up` starts one on this machine (sudo apt install slurm-wlm munge)"
 PATIENCE_S = 60  # a busy slurmctld may take its time
 
 
@@ -28,11 +29,16 @@ FINAL = (
 )
 
 
+class NoCluster(UserError):
+    """This machine belongs to no Slurm cluster."""
+
+
 def ask(*words: str, text: str | None = None, say_errors: bool = False) -> str:
     """What a Slurm command prints, on standard error if that is where it says it.
 
     Raises:
-        UserError: it is not installed, or refused; with Slurm's own reason.
+        NoCluster: it is not installed, or not configured.
+        UserError: it refused; with Slurm's own reason.
     """
     try:
         done = subprocess.run(
@@ -40,11 +46,14 @@ def ask(*words: str, text: str | None = None, say_errors: bool = False) -> str:
             env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except FileNotFoundError:
-        raise UserError(f"{words[0]} is not on PATH: this is no machine of a Slurm cluster") from None
+        raise NoCluster(f"{words[0]} is not on PATH: this is no machine of a Slurm cluster; {TRY}") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{words[0]} gives no answer after {PATIENCE_S} s: is slurmctld up?") from None
     except subprocess.CalledProcessError as error:
         reason = " ".join((error.stderr or error.stdout).split())
+        if "establish a configuration source" in reason:
+            raise NoCluster(f"Slurm is installed, but knows no cluster: set SLURM_CONF; {TRY}") from error
+        reason = reason.removeprefix(f"{words[0]}: ").removeprefix("error: ")
         raise UserError(f"{words[0]}: {reason or f'exit code {error.returncode}'}") from error
     return done.stderr if say_errors else done.stdout
 
