@@ -14,6 +14,7 @@ from typing import Any
 
 from parallel_tunes import history
 from parallel_tunes.config import ResourcesConfig, SubmitJob, TrainJob
+from parallel_tunes.files import explain
 from parallel_tunes.parallel import partitions, slurm
 from parallel_tunes.run import Run, run_folder
 from parallel_tunes.schema import UserError, shipped
@@ -106,9 +107,14 @@ def check_data(target: Any) -> None:
         path = getattr(data, name, None)
         if path is None:
             continue
-        if not path.exists():
-            raise UserError(f"data.{name}={path}: no such file or folder")
-        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        try:
+            path.stat()
+            readable = os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+        except PermissionError:  # a folder above it
+            readable = False
+        except OSError as error:
+            raise UserError(f"data.{name}={path}: {explain(error)}") from error
+        if not readable:
             raise UserError(f"data.{name}={path}: cannot be read by you; ask its owner, or chmod")
 
 

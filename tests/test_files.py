@@ -36,10 +36,12 @@ def test_a_refusal_before_the_rename_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_partials_are_swept(tmp_path: Path) -> None:
-    (tmp_path / f"{files.TEMPORARY}0-x.npy").write_bytes(b"torn")
+    (tmp_path / f"{files.TEMPORARY}0123abcd-x.npy").write_bytes(b"torn")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / f"{files.TEMPORARY}1-step-7.pt").write_bytes(b"torn")
+    (tmp_path / "checkpoints" / f"{files.TEMPORARY}89abcdef-step-7.pt").write_bytes(b"torn")
     (tmp_path / "x.npy").write_bytes(b"whole")
+    files.remove_partials(tmp_path, "y.*")
+    assert len(list(tmp_path.rglob(f"{files.TEMPORARY}*"))) == 2
     files.remove_partials(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.npy"]
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,7 @@ def test_without_slurm_it_says_how_to_try_one(
         (["resources.gpus_per_node=5"], "resources.gpus_per_node=5: the nodes of partition debug have at most 4 each"),
         (["resources.cpus_per_task=9"], "have at most 4 each"),
         (["resources.nodes=5"], "partition debug gives a job at most 4"),
-        (["data.root=nowhere"], "data.root=nowhere: no such file or folder"),
+        (["data.root=nowhere"], "data.root=nowhere: No such file or directory"),
         (["run.name=tiny", "train.num_epochs=2"], "complete already"),
         (["run.name=tiny", "train.lr=0.5"], "another config"),
         (["resources.options=--constraint=nothing"], "sbatch: Batch job submission failed: Invalid feature specification"),
@@ -88,11 +90,12 @@ def test_submit_refuses(
     assert cluster.ask("squeue", "--noheader") == before
 
 
-@pytest.mark.slurm
-def test_a_folder_that_cannot_be_read_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_refused() -> None:
     """As an ordinary user where the tests are run by root, who may read everything."""
-    write_tree(tmp_path / "music", num_tracks=1)
-    (tmp_path / "music").chmod(0o000)
+    folder = Path(tempfile.mkdtemp())  # tmp_path lies in a folder of this user alone
+    folder.chmod(0o755)
+    write_tree(folder / "music", num_tracks=1)
+    (folder / "music").chmod(0o000)
     code = (
         "import os, sys\n"
         "from parallel_tunes.config import DataConfig\n"
@@ -102,13 +105,11 @@ def test_a_folder_that_cannot_be_read_is_refused(cluster: Cluster, tmp_path: Pat
         "os.geteuid() or (os.setgid(65534), os.setuid(65534))\n"
         "submission.check_data(SimpleNamespace(data=data))\n"
     )
-    tmp_path.chmod(0o755)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "music")], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", code, str(folder / "music")], capture_output=True, text=True, cwd=ROOT, check=False
     )
-    (tmp_path / "music").chmod(0o755)
+    (folder / "music").chmod(0o755)
+    shutil.rmtree(folder)
     assert "cannot be read by you" in done.stderr, done.stderr
 
 

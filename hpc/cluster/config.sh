@@ -76,7 +76,8 @@ MessageTimeout=$MESSAGE_TIMEOUT
 # more CPUs and memory than this machine may have; a node that comes back is taken back
 SlurmdParameters=config_overrides
 ReturnToService=2
-NodeName=$nodes NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 1))-$((port + NODES)) CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEMORY_MIB $gpus State=UNKNOWN
+NodeName=$nodes NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 1))-$((port + NODES)) CPUs=$CPUS \
+  Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEMORY_MIB $gpus State=UNKNOWN
 PartitionName=debug Nodes=$nodes Default=YES DefaultTime=5 MaxTime=30 PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=gpu Nodes=$nodes MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=cpu Nodes=$nodes MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE

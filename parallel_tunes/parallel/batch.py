@@ -53,6 +53,8 @@ class Batch:
         """Run the job; the exit code of the batch script."""
         signal.signal(signal.SIGUSR1, self.heed)
         signal.signal(signal.SIGTERM, self.heed)
+        if os.environ.pop("PT_ASKED_TO_STOP", None):  # hpc/batch.sh was told, before this process was there
+            self.asked_to_stop.set()
         code = self._run_on_ranks() if self.words[0] in ON_RANKS else self._run_here()
         statuses = [read_status(path) for path in self.reports]
         if self.ended_by_slurm:
