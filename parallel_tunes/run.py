@@ -94,9 +94,9 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.remove_partials(self.folder)
-            files.write_json(
-                self.folder / "owner.json", {"token": self._token, "pid": os.getpid(), "host": platform.node()}
-            )
+            owner = {"token": self._token, "pid": os.getpid(), "host": platform.node()}
+            slurm = {name: os.environ.get(f"SLURM_{name.upper()}") for name in ("job_id", "restart_count")}
+            files.write_json(self.folder / "owner.json", owner | slurm)
             if before is None:
                 text = yaml.safe_dump({"job": self.job, **self._config}, sort_keys=False, allow_unicode=True)
                 files.write_text(self.folder / "config.yaml", text)

@@ -89,6 +89,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
         folder = folder / "tasks" / task
     run = Run(name, cfg, folder, is_writer=mesh.is_first, started=started, stop=stop, is_array_task=bool(task))
     report = mesh.on_first(run.open)
+    if mesh.misses_gpu:
+        run.warn("Slurm gave this job GPUs, but torch sees none: it runs on the CPU (`ptunes doctor` looks why)")
     if report is not None and not job.goes_on:
         run.log("this run is complete already")
     else:

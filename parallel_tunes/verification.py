@@ -75,7 +75,13 @@ def run_trials(
             raise UserError(f"{ranks} ranks on {len(allocation.nodes)} nodes: choose a multiple of the nodes")
     undisturbed, disturbed = (Trial(folder / name, cfg, allocation) for name in ("undisturbed", "disturbed"))
     undisturbed.start(num_ranks, "")
-    say(f"undisturbed, {num_ranks} ranks: {undisturbed.report()['steps']} steps")
+    num_steps = undisturbed.report()["steps"]
+    say(f"undisturbed, {num_ranks} ranks: {num_steps} steps")
+    for kind, value in map(parse, cfg.verify.kill_at):
+        if kind == "step" and int(value) > num_steps:
+            raise UserError(
+                f"verify.kill_at: step:{value} cannot happen in {num_steps} steps: give it a smaller one, or more epochs"
+            )
     if disturbed.report().get("status") != "complete":
         later = cfg.verify.resume_ranks or num_ranks
         happened = len(history.read_starts(disturbed.folder))  # before this job was itself interrupted

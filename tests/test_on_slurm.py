@@ -118,7 +118,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     assert "queued again by Slurm" in causes[1]
     assert causes[2].startswith("SIGUSR1, ")
     assert read(folder)["restarts"]["lost_steps"] >= 0
-    assert output(workshop, job).count("queued again") == 1
+    assert output(workshop, job).count("stopped at a checkpoint; queued again") == 1
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ def ranks_command(
     python = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     common = python | {"PT_MAX_RESTARTS": str(max_restarts), "PT_NUM_RANKS": str(num_ranks)}
     launcher = str(shipped("hpc") / "torchrun.sh")
+    if allocation is None and num_ranks == 1:
+        return Command((sys.executable, "-m", "parallel_tunes", *words), common)
     if allocation is None:
         return Command(("bash", launcher, str(num_ranks), *words), common)
     num_nodes = len(allocation.nodes)

@@ -39,6 +39,7 @@ class Mesh:
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.launch = os.environ.get("TORCHELASTIC_RUN_ID")  # the same after torchrun has started the ranks again
+        self.misses_gpu = False  # Slurm gave one, torch sees none
         self._device: torch.device | None = None
 
     def check(self) -> None:
@@ -115,6 +116,7 @@ class Mesh:
             raise UserError("device=cuda: no GPU is seen here; use device=cpu or auto")
         if device == "auto":
             device = "cuda" if num_gpus else "cpu"
+            self.misses_gpu = not num_gpus and os.environ.get("SLURM_GPUS_ON_NODE", "0") != "0"
         if device == "cuda" and self.local_world_size > num_gpus:
             raise UserError(f"{self.local_world_size} ranks for {num_gpus} GPUs: one rank a GPU, or train.device=cpu")
         self._device = torch.device(device, self.local_rank) if device == "cuda" else torch.device("cpu")

@@ -116,7 +116,7 @@ def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
         if ranks == 1:
             assert door(*words, cwd=workshop) == 0
         else:
-            ptunes(*words, cwd=workshop, ranks=4)
+            ptunes(*words, cwd=workshop, ranks=ranks)
         found.append(report(workshop / f"logs/evaluate/on-{ranks}"))
     assert [one["world_size"] for one in found] == [1, 2, 3]
     trained = report(workshop / "logs/train/tiny")["metrics"]["test"]
