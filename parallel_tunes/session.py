@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from parallel_tunes import files
-from parallel_tunes import run as runs
+from parallel_tunes import files, names
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run, Stop
@@ -82,8 +81,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
     if job.group and not nested:
         mesh.start(getattr(cfg, job.group).device, cfg.parallel.timeout_s if hasattr(cfg, "parallel") else 600.0)
     started = mesh.on_first(lambda: mesh.started)
-    run_name = cfg.run.name or (runs.name_by_time(time.time()) if job.fresh else None)
-    folder = mesh.on_first(lambda: runs.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
+    run_name = cfg.run.name or (names.name_by_time(time.time()) if job.fresh else None)
+    folder = mesh.on_first(lambda: names.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
     task = os.environ.get("SLURM_ARRAY_TASK_ID") if job.shares and not nested else None
     if task:
         folder = folder / "tasks" / task

@@ -15,8 +15,9 @@ from typing import Any
 from parallel_tunes import history
 from parallel_tunes.config import ResourcesConfig, SubmitJob, TrainJob
 from parallel_tunes.files import explain
+from parallel_tunes.names import run_folder
 from parallel_tunes.parallel import partitions, slurm
-from parallel_tunes.run import Run, run_folder
+from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, shipped
 
 POLL_S = 1.0

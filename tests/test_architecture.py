@@ -34,6 +34,7 @@ FLOORS = {
     "files": 1,
     "run": 1,
     "history": 1,
+    "names": 1,
     "": 0,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from parallel_tunes import names, schema
 from parallel_tunes import run as runs
-from parallel_tunes import schema
 from parallel_tunes.__main__ import read_defaults
 from parallel_tunes.config import SynthJob
 from parallel_tunes.run import Run
@@ -115,16 +115,16 @@ def test_metrics_are_cut_back_with_a_torn_last_line(tmp_path: Path) -> None:
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
-    assert runs.run_folder("train", None, "é (1)", started=0.0, part=None) == Path("logs/train/é (1)")
-    assert runs.run_folder("train", tmp_path, None, started=0.0, part=2) == tmp_path / "2"
-    assert runs.run_folder("train", None, None, started=1.5, part=None).name.endswith("-500")
+    assert names.run_folder("train", None, "é (1)", started=0.0, part=None) == Path("logs/train/é (1)")
+    assert names.run_folder("train", tmp_path, None, started=0.0, part=2) == tmp_path / "2"
+    assert names.run_folder("train", None, None, started=1.5, part=None).name.endswith("-500")
     for name in ("../x", ".hidden", "a/b", "", "a\nb"):
         with pytest.raises(UserError, match=r"run\.name"):
-            runs.run_folder("train", None, name, started=0.0, part=None)
+            names.run_folder("train", None, name, started=0.0, part=None)
     monkeypatch.setenv("SLURM_JOB_ID", "71")
-    assert runs.default_name(0.0, None) == "71"
+    assert names.default_name(0.0, None) == "71"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
-    assert runs.default_name(0.0, None) == "70"
+    assert names.default_name(0.0, None) == "70"
 
 
 def test_the_revision_is_gits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,10 @@ class Writer:
             UserError: an earlier one could not be written.
         """
         if self.run.is_writer:
-            if len(self._pending) >= KEEP:  # the disk is slower than the training: no more than that in memory
+            failed = any(written.done() and written.exception() for written in self._pending)
+            if (
+                failed or len(self._pending) >= KEEP
+            ):  # the disk is slower than the training: no more than that in memory
                 self.wait()
             self._pending.append(self._thread.submit(self._write, name, snapshot(state)))
 
@@ -49,11 +52,6 @@ class Writer:
         pending, self._pending = self._pending, []
         for written in pending:
             written.result()
-
-    def check(self) -> None:
-        """Raise what has gone wrong so far, without waiting."""
-        if any(written.done() and written.exception() for written in self._pending):
-            self.wait()
 
     def close(self) -> None:
         """End the thread; what it has begun is finished."""

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ class Trainer:
         if is_best:
             progress.best_loss, progress.best_epoch = loss, epoch
             best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
-            self.writer.put(f"best-{seed}.pt", best)
+            self.mesh.on_first(partial(self.writer.put, f"best-{seed}.pt", best))
         row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
         self.run.record({**row, "samples": seen.fingerprint(), "samples_per_s": round(rate, 2)})
         line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
@@ -159,7 +160,7 @@ class Trainer:
     def save(self) -> None:
         """One checkpoint of everything; what went wrong with an earlier one is raised on every rank."""
         state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
-        self.mesh.on_first(lambda: self.writer.put(f"step-{self.progress.total_step}.pt", state))
+        self.mesh.on_first(partial(self.writer.put, f"step-{self.progress.total_step}.pt", state))
         self.saved_at = time.monotonic()
         self.watch.lap("checkpoint")
 
