@@ -84,6 +84,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert door(*words(workshop, name), cwd=workshop) == 0
     assert "goes on from step" in capsys.readouterr().out
     assert same(outcome(workshop / "logs/train" / name), outcome(undisturbed))
+    page = (workshop / "logs/train" / name / "report.html").read_text()
+    assert "Started 2 times" in page
+    assert ">None<" not in page
     assert not list((workshop / "logs/train" / name).rglob(".partial-*"))
 
 
