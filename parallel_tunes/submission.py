@@ -14,6 +14,7 @@ from typing import Any
 
 from parallel_tunes import history
 from parallel_tunes.config import ResourcesConfig, SubmitJob, TrainJob
+from parallel_tunes.data.shards import read_manifest
 from parallel_tunes.files import explain
 from parallel_tunes.names import run_folder
 from parallel_tunes.parallel import partitions, slurm
@@ -144,7 +145,7 @@ def estimate(cfg: SubmitJob) -> str | None:
             report = json.loads(path.read_text())
             same = report["status"] == "complete" and report["task"] == cfg.target.task.name
             rate, ranks = report["samples_per_s"], report["world_size"]
-            tracks = report["metrics"]["train"]["n"]
+            tracks = _num_tracks(cfg.target) or report["metrics"]["train"]["n"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if same and rate:
@@ -160,6 +161,12 @@ def estimate(cfg: SubmitJob) -> str | None:
             how = f"as {path.parent} did {rate:.0f} crops/s on {ranks} ranks, if speed grows with the ranks"
             return f"at most {cost:.2g} {unit} for {cfg.target.train.num_epochs} epochs of {tracks} tracks, {how}{more}"
     return None
+
+
+def _num_tracks(target: TrainJob) -> int | None:
+    """About how many tracks a training learns from, where its shards are named."""
+    manifest = read_manifest(target.data.shards) if target.data.shards else None
+    return round(manifest["num_tracks"] * target.split.train) if manifest else None
 
 
 def submit(text: str, *, test: bool = False) -> str:

@@ -286,7 +286,14 @@ def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(clu
     engines = ("parallel.launcher=slurm", "parallel.engines=4", "run.name=engines")
     shared = cluster.sbatch("preprocess", *words, *engines, options=("--nodes=2", "--cpus-per-task=2"), cwd=workshop)
     wait_until(lambda: not cluster.ask("squeue", "--noheader", "--jobs", array).strip(), what="the array ends")
-    folders = {name: workshop / "logs/preprocess" / name for name in ("serial", "array", "engines")}
+    own = (
+        "parallel.launcher=slurm",
+        "parallel.engines=2",
+        "run.name=job",
+    )  # outside of a job: engines get one of their own
+    command = ("python", "-m", "parallel_tunes", "preprocess", *words, *own)
+    cluster.ask(*command, cwd=workshop, variables={"PYTHONPATH": str(ROOT)})
+    folders = {name: workshop / "logs/preprocess" / name for name in ("serial", "array", "engines", "job")}
     assert not (folders["array"] / "manifest.json").exists()
     again = cluster.sbatch("preprocess", *words, "run.name=array", options=("--array=5",), cwd=workshop)
     wait_until(lambda: (folders["array"] / "manifest.json").exists(), what=f"the array's last task merges {again}")
@@ -294,6 +301,8 @@ def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(clu
     manifests = {name: (folder / "manifest.json").read_text() for name, folder in folders.items()}
     assert manifests["array"] == manifests["serial"]
     assert manifests["engines"] == manifests["serial"]
+    assert manifests["job"] == manifests["serial"]
+    assert not [path for folder in folders.values() for path in folder.glob(".engines-*")]
     assert len(json.loads(manifests["serial"])["shards"]) >= 16
     wait_until(lambda: (folders["array"] / "report.json").exists(), what="the report of the whole")
     nodes = {start["nodes"] for start in read_starts(folders["engines"])}
