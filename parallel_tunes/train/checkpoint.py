@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -58,7 +59,9 @@ class Writer:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
-        self.run.write(f"checkpoints/{name}", self.disturbance.interrupt(partial(torch.save, state)))
+        whole = io.BytesIO()  # torch.save into a file that cannot grow hides the reason behind one of its own
+        torch.save(state, whole)
+        self.run.write(f"checkpoints/{name}", partial(self.disturbance.write, whole.getvalue()))
         for old in steps_in(self.run.folder)[:-KEEP]:
             (self.run.folder / "checkpoints" / f"step-{old}.pt").unlink(missing_ok=True)
 

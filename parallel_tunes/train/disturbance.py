@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
-from collections.abc import Callable
 from typing import IO
 
 from parallel_tunes.schema import UserError
@@ -45,20 +43,14 @@ class Disturbance:
             self.step = None
             os.kill(os.getpid(), signal.Signals[f"SIG{self.signal_name}"] if self.signal_name else signal.SIGKILL)
 
-    def interrupt(self, write: Callable[[IO[bytes]], object]) -> Callable[[IO[bytes]], object]:
-        """`write`, which ends this process half-way if that is what is to befall it."""
-        if not self.in_checkpoint:
-            return write
-
-        def write_half(stream: IO[bytes]) -> None:
-            whole = io.BytesIO()
-            write(whole)
-            stream.write(whole.getvalue()[: whole.tell() // 2])
+    def write(self, data: bytes, stream: IO[bytes]) -> None:
+        """Write a checkpoint, or half of it and no more if that is what is to befall this process."""
+        if self.in_checkpoint:
+            stream.write(data[: len(data) // 2])
             stream.flush()
             os.fsync(stream.fileno())
             os.kill(os.getpid(), signal.SIGKILL)
-
-        return write_half
+        stream.write(data)
 
 
 def parse(text: str) -> tuple[str, str]:

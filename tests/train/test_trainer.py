@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import time
@@ -104,6 +105,25 @@ def test_a_torn_newest_checkpoint_is_passed_over(
     assert door(*words(workshop, name), cwd=workshop) == 0
     assert f"{newest.name}: damaged, passed over" in capsys.readouterr().err
     assert same(outcome(workshop / "logs/train" / name), outcome(undisturbed))
+
+
+def test_a_full_disk_is_one_line_whichever_write_it_meets(
+    workshop: Path, capsys: pytest.CaptureFixture[str], undisturbed: Path
+) -> None:
+    """The kernel's limit on file sizes stands in for a full disk: here a checkpoint begins well, and cannot end."""
+    size = max(path.stat().st_size for path in (undisturbed / "checkpoints").glob("step-*.pt"))
+    before, heeded = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
+    try:
+        assert door(*words(workshop, "full"), cwd=workshop) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heeded)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File too large; what was there before stays good" in line
+    assert not list((workshop / "logs/train/full").rglob(".partial-*"))
+    assert door(*words(workshop, "full"), cwd=workshop) == 0
+    assert same(outcome(workshop / "logs/train/full"), outcome(undisturbed))
 
 
 def test_a_complete_run_is_told_again(workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
