@@ -15,6 +15,7 @@ import pytest
 from fakes import ROOT, TINY, Cluster, wait_until
 
 from parallel_tunes import verification
+from parallel_tunes.parallel import slurm
 from parallel_tunes.train.checkpoint import steps_in
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -216,7 +217,7 @@ def test_a_rendezvous_that_fails_says_so(cluster: Cluster, workshop: Path) -> No
     """Somebody else has the port that follows from the job's number."""
     ahead = cluster.ask("sbatch", "--parsable", "--output=/dev/null", "--wrap=true").strip()
     with socket.socket() as taken:
-        taken.bind(("", 20000 + (int(ahead) + 1) % 20000))
+        taken.bind(("", slurm.rendezvous_port(str(int(ahead) + 1), cluster.environment["SLURM_CONF"])))
         taken.listen()
         job = train(cluster, workshop, "nobody", epochs=1, options=(*FOUR_RANKS, "--no-requeue"))
         assert int(job) == int(ahead) + 1
@@ -243,8 +244,8 @@ def test_a_full_disk_ends_the_job_in_one_line_and_the_last_checkpoint_stays_good
     cluster: Cluster, workshop: Path
 ) -> None:
     """The kernel's limit on file sizes stands in for a full disk: writing beyond it fails in the same way."""
-    job = train(cluster, workshop, "full", options=("--nodes=1", "--gpus-per-node=2", "--time=10"), epochs=200)
-    folder = workshop / "logs/train/full"
+    job = train(cluster, workshop, "full-disk", options=("--nodes=1", "--gpus-per-node=2", "--time=10"), epochs=200)
+    folder = workshop / "logs/train/full-disk"
     wait_for_rows(cluster, job, folder, 2)
     for process in ranks(job).values():
         process.rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,6 +80,7 @@ class Allocation:
     gpus_per_node: int
     cpus_per_node: int
     tasks_per_node: int
+    port: int  # where the nodes meet, on the first
 
     @property
     def ranks_per_node(self) -> int:
@@ -90,10 +92,10 @@ class Allocation:
         """The world size of a training in this allocation."""
         return len(self.nodes) * self.ranks_per_node
 
-    @property
-    def port(self) -> int:
-        """Where the nodes of this job meet, on the first; another job there has another."""
-        return 20000 + int(self.job) % 20000
+
+def rendezvous_port(job: str, conf: str) -> int:
+    """Where the nodes of a job meet, on the first: another job there has another, and so has another cluster's."""
+    return 20000 + (int(job) + zlib.crc32(conf.encode())) % 20000
 
 
 def allocation(env: Mapping[str, str] = os.environ) -> Allocation | None:
@@ -111,6 +113,7 @@ def allocation(env: Mapping[str, str] = os.environ) -> Allocation | None:
         gpus_per_node=int(gpus or 0),
         cpus_per_node=min(counts),
         tasks_per_node=int(tasks[0]) if tasks else 1,
+        port=rendezvous_port(env["SLURM_JOB_ID"], env.get("SLURM_CONF", "")),
     )
 
 

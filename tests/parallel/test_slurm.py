@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,16 @@ def test_an_array_task_knows_its_share(
 
 def test_an_allocation_counts_ranks_by_gpus_then_by_tasks() -> None:
     allocation = Allocation(
-        job="41234", restart=0, nodes=("a", "b"), gpus_per_node=4, cpus_per_node=8, tasks_per_node=2
+        job="41234", restart=0, nodes=("a", "b"), gpus_per_node=4, cpus_per_node=8, tasks_per_node=2, port=20001
     )
     assert (allocation.ranks_per_node, allocation.num_ranks) == (4, 8)
-    assert 20000 <= allocation.port < 40000
-    without = Allocation(job="41235", restart=0, nodes=("a", "b"), gpus_per_node=0, cpus_per_node=8, tasks_per_node=2)
-    assert without.num_ranks == 4
-    assert without.port != allocation.port
+    assert replace(allocation, gpus_per_node=0).num_ranks == 4
+
+
+def test_ports_differ_between_jobs_and_between_clusters() -> None:
+    ports = [slurm.rendezvous_port(job, conf) for job in ("7", "8") for conf in ("/a/slurm.conf", "/b/slurm.conf")]
+    assert len(set(ports)) == 4
+    assert all(20000 <= port < 40000 for port in ports)
 
 
 @pytest.mark.parametrize("word", ["run.name=a\nrm -rf x", "data.root=a\rb"])
