@@ -82,12 +82,12 @@ def test_submit_refuses(
     same = WORDS if "another" in said or "complete" in said else [*WORDS, "train.num_epochs=3"]
     if "run.name=tiny" in words:
         same = [word for word in WORDS if word not in ("task=genre", "data.shards")]
-    before = set(cluster.ask("squeue", "--noheader", "--format=%i").split())  # what other tests have left to end
+    before = set(cluster.ask("squeue", "--noheader", "--format=%F").split())  # what other tests have left to end
     capsys.readouterr()
     assert door("submit", *same, *words, cwd=workshop) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert said in line
-    assert set(cluster.ask("squeue", "--noheader", "--format=%i").split()) <= before
+    assert set(cluster.ask("squeue", "--noheader", "--format=%F").split()) <= before
 
 
 def test_a_folder_that_cannot_be_read_is_refused() -> None:
