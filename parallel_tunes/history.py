@@ -28,13 +28,21 @@ class History:
         self._beat: int | None = None
         self._step: int | None = None
 
-    def begin(self, where: Mapping[str, Any], why_last_ended: Callable[[Mapping[str, Any]], str], cap: int) -> None:
+    def begin(
+        self,
+        where: Mapping[str, Any],
+        why_last_ended: Callable[[Mapping[str, Any]], str],
+        *,
+        cap: int,
+        counts_steps: bool,
+    ) -> None:
         """Note a new start and, if the one before ended without notice, how far it had come.
 
         Args:
             where: this start's host, process and world, torchrun's `launch`, and `job` and `restart` of a batch system.
             why_last_ended: says it of a start that could not say it itself.
             cap: how often a batch system may start its job again.
+            counts_steps: whether the job says by `resume` where it goes on from, so that starts without a gain can be told.
 
         Raises:
             UserError: more restarts than `cap`, or the last ones all died before they could go on.
@@ -50,7 +58,8 @@ class History:
             raise UserError(
                 f"{self.folder}: Slurm has started this job {where['restart']} times again, more than run.max_restarts={cap}"
             )
-        self._refuse_stalled(where, None)
+        if counts_steps:
+            self._refuse_stalled(where, None)
         self.starts.append({**where, "started": round(time.time(), 3), "from_step": None, "ended": None})
         self._save()
         self._beat = os.open(self.folder / "heartbeat", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -259,7 +259,7 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
 JOBS = {
     "synth": Job(synth, summaries.say_synth),
     "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=True),
-    "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True),
+    "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
     "submit": Job(submit, summaries.say_nothing, fresh=True),

@@ -34,6 +34,7 @@ class Job:
         group: the config group whose `device` it computes on; None for jobs that need none.
         on_ranks: whether torchrun may start it.
         finishes_step: whether a signal lets it end a step and save; else it stops at once.
+        counts_steps: whether it notes in the history which step it goes on from.
         goes_on: whether a complete run may find more to do.
         fresh: whether each start is a run of its own, however many there are in one Slurm job.
         shares: whether the tasks of a job array share one run folder, each with a folder of its own in tasks/.
@@ -44,6 +45,7 @@ class Job:
     group: str | None = None
     on_ranks: bool = False
     finishes_step: bool = False
+    counts_steps: bool = False
     goes_on: bool = False
     fresh: bool = False
     shares: bool = False
@@ -102,7 +104,7 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
     return int(report.get("exit_code", 0))
 
 
-def _begin(cfg: Any, mesh: Mesh, run: Run) -> None:
+def _begin(job: Job, cfg: Any, mesh: Mesh, run: Run) -> None:
     """Note this start in the run's history."""
     where = {
         "host": platform.node(),
@@ -123,7 +125,7 @@ def _begin(cfg: Any, mesh: Mesh, run: Run) -> None:
         again = last.get("job") == where["job"] is not None
         return "killed without notice" + ("; queued again by Slurm" if again else "")
 
-    run.history.begin(where, why_last_ended, cfg.run.max_restarts)
+    run.history.begin(where, why_last_ended, cap=cfg.run.max_restarts, counts_steps=job.counts_steps)
     if len(run.history.starts) > 1:
         before = run.history.starts[-2]
         changed = [
@@ -143,7 +145,7 @@ def _carry_out(job: Job, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
     ended: BaseException | None = None
     status, cause = "complete", None
     try:
-        mesh.on_first(lambda: _begin(cfg, mesh, run) if mesh.is_first else None)
+        mesh.on_first(lambda: _begin(job, cfg, mesh, run) if mesh.is_first else None)
         facts = job.work(cfg, mesh, run)
         if facts is None:
             cause = slurm.why_stopped(run.stop.signal_name) if run.stop.signal_name else "a signal to another rank"

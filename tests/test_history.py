@@ -17,14 +17,14 @@ def killed(last: Mapping[str, Any]) -> str:
     return "the power went"
 
 
-def start(folder: Path, *, restart: int = 0, cap: int = 50, **where: Any) -> History:
+def start(folder: Path, *, restart: int = 0, cap: int = 50, counts_steps: bool = True, **where: Any) -> History:
     """A process that takes the run up."""
 
     def write(name: str, data: bytes) -> None:
         (folder / name).write_bytes(data)
 
     found = History(folder, write)
-    found.begin({"job": "7", "restart": restart, **where}, killed, cap)
+    found.begin({"job": "7", "restart": restart, **where}, killed, cap=cap, counts_steps=counts_steps)
     return found
 
 
@@ -75,6 +75,12 @@ def test_starts_that_die_before_they_resume_are_refused_too(tmp_path: Path) -> N
         start(tmp_path, restart=restart)
     with pytest.raises(UserError, match="gained no step"):
         start(tmp_path, restart=history.STALLED)
+
+
+def test_a_job_without_steps_is_only_held_to_the_cap(tmp_path: Path) -> None:
+    """Preprocessing gains shards, of which the history knows nothing."""
+    for restart in range(history.STALLED + 3):
+        start(tmp_path, restart=restart, counts_steps=False)
 
 
 def test_a_rank_that_lost_another_learns_why(tmp_path: Path) -> None:
