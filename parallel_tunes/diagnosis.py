@@ -245,9 +245,8 @@ def examine_rank(cfg: DoctorConfig, mesh: Mesh, run: Run) -> dict[str, Any]:
         mesh.sum(payload.fill_(1.0))
         seconds.append(mesh.largest(time.perf_counter() - began + 0.0 * float(payload[0])))
     median = statistics.median(seconds[1:])  # the first makes the connections
-    share = (
-        2 * (mesh.world_size - 1) / mesh.world_size
-    )  # of the payload that each rank sends: nccl-tests' bus bandwidth
+    # of the payload, what each rank sends at least: nccl-tests' bus bandwidth
+    share = 2 * (mesh.world_size - 1) / mesh.world_size
     seen = {
         "ranks": mesh.gather(here),
         "payload_mib": cfg.payload_mib,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -64,7 +65,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.running_mean.lerp_(mean, part)
         self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), part)
         facts = (count, mean, variance, self.counted, self.eps, self.ranks)
-        return _Normalise.apply(input, self.weight, self.bias, *facts)  # type: ignore[no-untyped-call, no-any-return]
+        normalise: Callable[..., Tensor] = _Normalise.apply  # torch leaves it without types
+        return normalise(input, self.weight, self.bias, *facts)
 
 
 def statistics(inputs: Tensor, counted: Tensor | None, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:

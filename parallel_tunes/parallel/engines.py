@@ -167,6 +167,7 @@ def _use_slurm(settings: Any, num: int) -> dict[str, Any]:
         return {"engines": "slurm", "controller_ip": slurm.address_towards(node["NodeAddr"]), "engine_timeout": QUEUE_S}
     from ipyparallel.cluster.launcher import MPIEngineSetLauncher
 
+    # ipyparallel ships no types, so that its class is Any to mypy, which may not be inherited from
     class StepEngineSetLauncher(MPIEngineSetLauncher):  # type: ignore[misc]
         """Engines as a job step; unlike its base they know nothing of MPI."""
 
