@@ -94,7 +94,11 @@ def compose(job: str, overrides: list[str]) -> Any:
             tree = OmegaConf.to_container(hydra.compose(job, overrides), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
-    assert isinstance(tree, dict)
+    return to_config(job, tree)
+
+
+def to_config(job: str, tree: Any) -> Any:
+    """A job's config from what Hydra composed."""
     return schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
 
 
@@ -193,12 +197,10 @@ def compose_and_run(job: str, overrides: list[str], **filled_in: Any) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         tree = OmegaConf.to_container(values, resolve=True)
-        assert isinstance(tree, dict)
         sweep = HydraConfig.get()
         part = sweep.job.num if sweep.mode is not None and sweep.mode.name == "MULTIRUN" else None
         try:
-            cfg = schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
-            cfg = dataclasses.replace(cfg, **filled_in)
+            cfg = dataclasses.replace(to_config(job, tree), **filled_in)
             from parallel_tunes import jobs
 
             codes.append(jobs.run_job(job, cfg, part=part))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,10 +61,11 @@ def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[
     )
 
 
-def remove_partials(folder: Path, name: str = "*") -> None:
-    """Remove what a killed writer left in `folder` or below it, of files whose names match `name`."""
-    for partial in folder.rglob(f"{TEMPORARY}????????-{name}"):
-        partial.unlink(missing_ok=True)
+def remove_partials(folder: Path, only: Collection[str] | None = None) -> None:
+    """Remove what a killed writer left in `folder` or below it; `only` of files with these names, where given."""
+    for partial in folder.rglob(f"{TEMPORARY}*"):
+        if only is None or partial.name.removeprefix(TEMPORARY).partition("-")[2] in only:
+            partial.unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> str:

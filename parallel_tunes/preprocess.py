@@ -168,8 +168,7 @@ def make_shards(
             f"{folder}: {files.explain(error)}; what is finished stays, the same command goes on from there"
         ) from error
     finally:
-        for task in todo:
-            files.remove_partials(folder, f"{task.name}.*")
+        files.remove_partials(folder, {f"{task.name}{ending}" for task in todo for ending in (".npy", ".json")})
     if cfg.pictures:
         drawing = plan_pictures(folder)
         with progress("pictures", manifest["num_tracks"]) as bar:

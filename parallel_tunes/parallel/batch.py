@@ -22,7 +22,8 @@ from typing import IO
 from parallel_tunes.parallel import launch, slurm
 from parallel_tunes.schema import UserError
 
-ON_RANKS = ("train", "evaluate")  # the other jobs are one process, and start steps of their own
+# jobs.py knows too, but imports run down: this floor cannot ask it. The other jobs are one process, and start steps of their own
+ON_RANKS = ("train", "evaluate")
 REPEAT_S = 5.0  # a rank that is still starting may miss a signal; ranks take it any number of times
 REQUEUE_S = 60.0  # how long Slurm may take to end a job that it has queued again
 
