@@ -74,8 +74,8 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
         assert before["ended"] <= after["started"]
 
 
-def ranks(job: str) -> dict[int, psutil.Process]:
-    """The processes of a job's ranks."""
+def ranks(cluster: Cluster, job: str) -> dict[int, psutil.Process]:
+    """The processes of a job's ranks; another cluster beside this one may have a job of the same number."""
     found = {}
     for process in psutil.process_iter():
         try:
@@ -84,6 +84,7 @@ def ranks(job: str) -> dict[int, psutil.Process]:
             continue
         if (
             environment.get("SLURM_JOB_ID") == job
+            and environment.get("SLURM_CONF") == cluster.environment["SLURM_CONF"]
             and "RANK" in environment
             and "parallel_tunes" in " ".join(process.cmdline())
         ):
@@ -95,7 +96,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     job = train(cluster, workshop, "first")
     folder = workshop / "logs/train/first"
     wait_for_rows(cluster, job, folder, 3)
-    ranks(job)[2].send_signal(signal.SIGKILL)
+    ranks(cluster, job)[2].send_signal(signal.SIGKILL)
     wait_until(lambda: len(read_starts(folder)) == 2, what="torchrun starts the ranks again")
     wait_for_rows(cluster, job, folder, 7)
     cluster.ask("scontrol", "requeue", job)
@@ -103,7 +104,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     wait_for_rows(cluster, job, folder, 11)
     # the limit comes nearer than --signal=B:USR1@60: Slurm itself sends USR1, when it next looks, every half minute
     cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    waiting = ranks(job).values()
+    waiting = ranks(cluster, job).values()
     for process in waiting:
         process.suspend()
     wait_until(lambda: "USR1: asking the job to stop" in output(workshop, job), what="USR1 from Slurm")
@@ -247,7 +248,9 @@ def test_a_full_disk_ends_the_job_in_one_line_and_the_last_checkpoint_stays_good
     job = train(cluster, workshop, "full-disk", options=("--nodes=1", "--gpus-per-node=2", "--time=10"), epochs=200)
     folder = workshop / "logs/train/full-disk"
     wait_for_rows(cluster, job, folder, 2)
-    for process in ranks(job).values():
+    running = ranks(cluster, job)
+    assert sorted(running) == [0, 1]
+    for process in running.values():
         process.rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))
     cluster.wait(job, "FAILED")
     said = output(workshop, job)
