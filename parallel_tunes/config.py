@@ -121,7 +121,16 @@ class SynthJob:
     num_artists: int = key("artists in each genre", low=1, high=10000)
     tracks_per_artist: int = key("tracks by each artist", low=1, high=10000)
     duration_s: float = key("length of a track, seconds", low=0.1, high=3600)
-    sample_rate_hz: int = key("sampling rate of the WAV files, Hz", low=4000, high=192000)
+    sample_rate_hz: int = key(
+        "sampling rate, Hz; opus has 8000, 12000, 16000, 24000 and 48000 only, mp3 nothing above 48000",
+        low=4000,
+        high=192000,
+    )
+    format: str = key(
+        "what files: wav, au and flac of 16 bits, or ogg (Vorbis), mp3, opus",
+        choices=("wav", "au", "flac", "ogg", "mp3", "opus"),
+    )
+    channels: int = key("1: mono; 2: stereo, whose mix is the mono track", low=1, high=2)
     seed: int = key("seed of the corpus", low=0)
     run: RunConfig
 

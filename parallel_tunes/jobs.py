@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import soundfile
-
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes import session, summaries
 from parallel_tunes.config import (
@@ -25,7 +23,7 @@ from parallel_tunes.config import (
     TrainJob,
     VerifyJob,
 )
-from parallel_tunes.data import synthetic
+from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.engines import Engines
@@ -44,9 +42,10 @@ def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
 
 
 def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
-    """Write a corpus: <label>/<artist>-<track>.wav and tracks.csv."""
+    """Write a corpus: <label>/<artist>-<track>.<format> and tracks.csv."""
     del mesh
-    pieces = synthetic.list_corpus(cfg.num_artists, cfg.tracks_per_artist)
+    encoding.check_rate(cfg.format, cfg.sample_rate_hz)
+    pieces = synthetic.list_corpus(cfg.num_artists, cfg.tracks_per_artist, cfg.format)
     run.log(
         f"{len(pieces)} tracks of {cfg.duration_s:g} s by {cfg.num_artists} artists in each of {len(synthetic.GENRES)} genres"
     )
@@ -56,10 +55,9 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
                 samples = synthetic.render_track(
                     *piece.numbers, seed=cfg.seed, duration_s=cfg.duration_s, sample_rate_hz=cfg.sample_rate_hz
                 )
-                sound = partial(
-                    soundfile.write, data=samples, samplerate=cfg.sample_rate_hz, format="WAV", subtype="PCM_16"
-                )
-                run.write(piece.path, sound)
+                if cfg.channels == 2:
+                    samples = encoding.widen(samples, (cfg.seed, *piece.numbers[:2]), cfg.sample_rate_hz)
+                run.write_bytes(piece.path, encoding.encode(samples, cfg.format, cfg.sample_rate_hz))
             bar.update()
     rows = "".join(f"{piece.path},{piece.label},{piece.artist}\n" for piece in pieces)
     run.write_bytes(synthetic.LIST, f"path,label,artist\n{rows}".encode())

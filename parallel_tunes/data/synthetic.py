@@ -277,11 +277,11 @@ class Piece(NamedTuple):
     numbers: tuple[int, int, int]  # genre, artist, track
 
 
-def list_corpus(num_artists: int, tracks_per_artist: int) -> list[Piece]:
-    """All tracks of a corpus: <label>/<artist>-<track>.wav."""
+def list_corpus(num_artists: int, tracks_per_artist: int, ending: str = "wav") -> list[Piece]:
+    """All tracks of a corpus: <label>/<artist>-<track>.<ending>."""
     return [
         Piece(
-            f"{genre.name}/{genre.name}-{artist:03d}-{track:02d}.wav",
+            f"{genre.name}/{genre.name}-{artist:03d}-{track:02d}.{ending}",
             genre.name,
             f"{genre.name}-{artist:03d}",
             (number, artist, track),
