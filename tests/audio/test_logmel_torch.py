@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from fakes import REAL, needs_real, tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallel_tunes.audio.decode import decode
+from parallel_tunes.audio.logmel import LogMel, log_mel
+from parallel_tunes.audio.logmel_torch import LogMelTransform
+
+ULPS_DB = 3.1e-5  # four steps of a float32 near 100 dB
+DEFINITIONS = {
+    "defaults": LogMel(),
+    "speech": LogMel(sample_rate_hz=16000, n_fft=1024, hop_length=160, num_mels=64),
+    "odd": LogMel(n_fft=1023, hop_length=300, num_mels=40),
+    "htk": LogMel(mel_scale="htk", num_mels=80),
+    "fine": LogMel(sample_rate_hz=44100, n_fft=4096, hop_length=1024, num_mels=256, fmin_hz=20, fmax_hz=16000),
+    "short": LogMel(sample_rate_hz=16000, n_fft=400, hop_length=160, num_mels=40, fmin_hz=60, fmax_hz=7800, mel_scale="htk"),
+    "sparse": LogMel(n_fft=512, hop_length=700, num_mels=33),
+}  # fmt: skip
+TINY = LogMel(sample_rate_hz=8000, n_fft=64, hop_length=24, num_mels=6)
+
+
+def signals() -> dict[str, NDArray[np.float32]]:
+    """A second and a half each, not a multiple of any hop."""
+    num_samples = 33001
+    noise = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
+    clicks = np.zeros(num_samples, np.float32)
+    clicks[[7, 20000, 20001, 31000]] = 1, -1, 0.5, 1e-3
+    return {
+        "low tone": tone(30, 2)[:num_samples],
+        "tone": 2 * tone(440, 2)[:num_samples],
+        "high tone": tone(10_000, 2)[:num_samples],  # float32 alone would be 3e-3 dB off beside it
+        "square wave": np.sign(tone(440, 2)[:num_samples] + np.float32(1e-6)),
+        "constant": np.ones(num_samples, np.float32),
+        "clicks": clicks,
+        "silence": np.zeros(num_samples, np.float32),
+        "noise": noise * np.float32(0.1),
+        "music": sum(tone(hz, 2)[:num_samples] for hz in (220, 277, 330, 1760)) * np.float32(0.2)
+        + noise * np.linspace(0, 0.05, num_samples, dtype=np.float32),
+    }
+
+
+def reference(samples: NDArray[np.float32], definition: LogMel) -> NDArray[np.float32]:
+    power = librosa.feature.melspectrogram(
+        y=samples, sr=definition.sample_rate_hz, n_fft=definition.n_fft, hop_length=definition.hop_length,
+        n_mels=definition.num_mels, fmin=definition.fmin_hz, fmax=definition.fmax_hz, htk=definition.mel_scale == "htk",
+    )  # fmt: skip
+    return np.asarray(librosa.power_to_db(power, top_db=definition.top_db), np.float32)
+
+
+def batch(num_clips: int = 3, num_samples: int = 4000, seed: int = 0) -> Tensor:
+    """Clips of noise, each a hundred times as quiet as the one before."""
+    samples = np.random.default_rng(seed).uniform(-1, 1, (num_clips, num_samples))
+    return torch.from_numpy((samples * 10.0 ** -(2 * np.arange(num_clips)[:, None])).astype(np.float32))
+
+
+@pytest.mark.parametrize("top_db", [80.0, None])
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_equals_librosa(name: str, top_db: float | None) -> None:
+    """Everywhere, also far below a frame's maximum; and a batch floors each clip below its own maximum."""
+    definition = replace(DEFINITIONS[name], top_db=top_db)
+    clips = signals()
+    ours = LogMelTransform(definition)(torch.from_numpy(np.stack(list(clips.values())))).numpy()
+    assert ours.dtype == np.float32
+    for clip, samples in zip(ours, clips.values(), strict=True):
+        expected = reference(samples, definition)
+        assert clip.shape == expected.shape == (definition.num_mels, definition.num_frames(samples.size))
+        np.testing.assert_allclose(clip, expected, rtol=0, atol=ULPS_DB)
+
+
+@needs_real
+def test_equals_librosa_on_real_clips() -> None:
+    transform = LogMelTransform(LogMel(top_db=None))
+    for path in sorted((REAL / "gtzan_mini").glob("*/*.wav"))[::9]:
+        samples, _ = decode(path, sample_rate_hz=22050)
+        ours = transform(torch.from_numpy(samples)[None])[0].numpy()
+        np.testing.assert_allclose(ours, reference(samples, transform.settings), rtol=0, atol=ULPS_DB)
+
+
+def test_equals_torchaudio() -> None:
+    from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+
+    theirs = MelSpectrogram(
+        22050, n_fft=2048, hop_length=512, n_mels=128, power=2.0, norm="slaney", mel_scale="slaney", pad_mode="constant"
+    )
+    music = torch.from_numpy(signals()["music"])
+    ours = LogMelTransform(LogMel())(music[None])[0]
+    torch.testing.assert_close(ours, AmplitudeToDB(top_db=80)(theirs(music)), rtol=0, atol=5e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 900), st.integers(16, 65), st.integers(1, 90))
+def test_equals_the_plain_one_at_any_length(num_samples: int, n_fft: int, hop_length: int) -> None:
+    """An n_fft odd or even, clips shorter than a frame, hops longer than one: the same frames."""
+    definition = LogMel(sample_rate_hz=8000, n_fft=n_fft, hop_length=hop_length, num_mels=2)
+    samples = batch(1, num_samples)
+    ours = LogMelTransform(definition)(samples)[0].numpy()
+    plain = log_mel(samples[0].numpy(), sample_rate_hz=8000, n_fft=n_fft, hop_length=hop_length, num_mels=2)
+    assert ours.shape == plain.shape
+    near = plain >= plain.max(axis=0) - 60  # the plain one is in float32
+    np.testing.assert_allclose(ours[near], plain[near], rtol=0, atol=1e-3)
+
+
+def test_batch_equals_single() -> None:
+    transform, clips = LogMelTransform(LogMel()), batch(5, 30000)
+    together = transform(clips)
+    assert together.is_contiguous()
+    for clip, alone in zip(together, clips, strict=True):
+        torch.testing.assert_close(clip, transform(alone[None])[0], rtol=0, atol=ULPS_DB)
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    transform, clips = LogMelTransform(TINY), batch()
+    whole = transform(clips)
+    monkeypatch.setattr("parallel_tunes.audio.logmel_torch._FRAMES", {"cpu": 7})
+    torch.testing.assert_close(transform(clips), whole, rtol=0, atol=ULPS_DB)
+
+
+def test_int16_equals_float() -> None:
+    transform = LogMelTransform(LogMel())
+    pcm = (batch() * 32767).to(torch.int16)
+    pcm[0, :2] = torch.tensor([-32768, 32767])
+    torch.testing.assert_close(transform(pcm), transform(pcm.float() / 32768), rtol=0, atol=0)
+
+
+def test_float16_is_taken_for_what_it_holds() -> None:
+    transform, halves = LogMelTransform(LogMel()), batch().half()
+    decibels = transform(halves)
+    assert decibels.dtype == torch.float32
+    torch.testing.assert_close(decibels, transform(halves.float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int16])
+def test_gain_equals_scaling_the_waveform(kind: torch.dtype) -> None:
+    transform = LogMelTransform(LogMel())
+    clips = batch() if kind == torch.float32 else (batch() * 32767).to(kind)
+    floats = clips if kind == torch.float32 else clips / 32768
+    gain = torch.tensor([0.5, 3.7, 0.0])
+    torch.testing.assert_close(transform(clips, gain), transform(floats * gain[:, None]), rtol=0, atol=1e-4)
+    without = LogMelTransform(LogMel(top_db=None))
+    louder = without(clips[:1], torch.tensor([10.0])) - without(clips[:1])
+    torch.testing.assert_close(louder, torch.full_like(louder, 20), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("top_db", [None, 10.0])
+def test_gradient_is_the_slope(top_db: float | None) -> None:
+    """Of the waveform and of the gain, along random directions; the floor passes on the loudest value's."""
+    transform = LogMelTransform(replace(TINY, top_db=top_db))
+    waveform, gain = batch(2, 150).requires_grad_(), torch.tensor([0.8, 1.5], requires_grad=True)
+    rng = np.random.default_rng(1)
+    weights = torch.from_numpy(rng.uniform(0.5, 1, (2, 6, TINY.num_frames(150))))
+
+    def loss(factor: Tensor, of_gain: Tensor) -> float:
+        with torch.no_grad():
+            return float((transform(waveform * factor, gain * of_gain).double() * weights).sum())
+
+    (transform(waveform, gain).double() * weights).sum().backward()
+    assert waveform.grad is not None
+    assert gain.grad is not None
+    for _ in range(5):
+        along, of_gain = (torch.from_numpy(rng.standard_normal(tensor.shape)) for tensor in (waveform, gain))
+        rise = loss(1 + 1e-3 * along, 1 + 1e-3 * of_gain) - loss(1 - 1e-3 * along, 1 - 1e-3 * of_gain)
+        with torch.no_grad():
+            slope = float((waveform.grad * waveform * along).sum() + (gain.grad * gain * of_gain).sum())
+        assert rise / 2e-3 == pytest.approx(slope, rel=1e-2)
+
+
+def test_gradient_of_silence_is_zero() -> None:
+    waveform = torch.zeros(1, 300, requires_grad=True)
+    torch.autograd.backward(LogMelTransform(TINY)(waveform).sum())
+    assert waveform.grad is not None
+    assert not waveform.grad.any()
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "double"])
+def test_a_model_that_is_cast_keeps_its_ears(cast: str) -> None:
+    model = torch.nn.Sequential(LogMelTransform(LogMel()), torch.nn.Linear(8, 2))
+    clips = batch()
+    before = model[0](clips)
+    getattr(model, cast)()
+    assert next(model.parameters()).dtype == getattr(torch, cast.replace("half", "float16"))
+    torch.testing.assert_close(copy.deepcopy(model)[0](clips), before, rtol=0, atol=0)
+    assert model.to("meta")[0].window.is_meta
+
+
+def test_autocast_and_coarse_products_change_nothing() -> None:
+    transform, clips = LogMelTransform(LogMel()), batch()
+    expected = transform(clips)
+    set_to = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            decibels = transform(clips)
+    finally:
+        torch.set_float32_matmul_precision(set_to)
+    assert decibels.dtype == torch.float32
+    torch.testing.assert_close(decibels, expected, rtol=0, atol=0)
+
+
+def test_nothing_to_learn_and_nothing_to_save() -> None:
+    transform = LogMelTransform(LogMel())
+    assert not transform.state_dict()
+    assert not list(transform.parameters())
+    np.testing.assert_array_equal(transform.filters.numpy(), LogMel().filters)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "gain", "error", "message"),
+    [
+        (torch.zeros(100), None, ValueError, r"shape \(100,\), not \(batch, num_samples\)"),
+        (torch.zeros(0, 100), None, ValueError, r"shape \(0, 100\)"),
+        (torch.zeros(2, 100), torch.ones(1), ValueError, r"gain has shape \(1,\), not \(2,\)"),
+        (torch.zeros(2, 100), torch.ones(2, 1), ValueError, r"gain has shape \(2, 1\)"),
+        (torch.zeros(2, 100, dtype=torch.int32), None, TypeError, "torch.int32: give floating samples or int16"),
+        (torch.zeros(2, 100, dtype=torch.complex64), None, TypeError, "torch.complex64"),
+    ],
+)
+def test_refuses(waveform: Tensor, gain: Tensor | None, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        LogMelTransform(TINY)(waveform, gain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_the_same_on_a_gpu() -> None:
+    clips = torch.from_numpy(np.stack(list(signals().values())))
+    on_cpu, on_gpu = LogMelTransform(LogMel()), LogMelTransform(LogMel()).to("cuda")
+    decibels = on_gpu(clips)
+    assert decibels.is_cuda
+    torch.testing.assert_close(decibels.cpu(), on_cpu(clips), rtol=0, atol=ULPS_DB)
