@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -56,31 +59,129 @@ def write_tree(root: Path, num_tracks: int = 6, duration_s: float = 1.2) -> Path
     return root
 
 
+Fault = Callable[[Path], object]
+
+
+def nan_tone() -> NDArray[np.float32]:
+    """A second of sound, three samples of which are no numbers."""
+    samples = tone(440)
+    samples[100:103] = np.nan
+    return samples
+
+
+def halve(path: Path) -> None:
+    """Cut a file off in the middle."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def claim_frames(path: Path, num_frames: int) -> None:
+    """A WAV of one byte a frame whose header promises this many."""
+    whole = bytearray(write_audio(path, tone(440), subtype="PCM_U8").read_bytes())
+    at = whole.index(b"data") + 4
+    path.write_bytes(whole[:at] + struct.pack("<I", num_frames) + whole[at + 4 :])
+
+
+def write_picture(path: Path) -> None:
+    """A PNG of noise, whatever its name says."""
+    rows = np.random.default_rng(0).integers(0, 256, (64, 65), np.uint8)
+    rows[:, 0] = 0  # each row's filter: none
+    chunks = [
+        (b"IHDR", struct.pack(">2I5B", 64, 64, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows.tobytes())),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def write_archive(path: Path) -> None:
+    """A zip, whatever its name says."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "no audio\n" * 500)
+
+
+# files that give no features: what their reasons must say, and how they are made
+FAULTS: dict[str, tuple[str, Fault]] = {
+    "zero.wav": ("empty", lambda path: path.write_bytes(b"")),
+    "truncated.wav": ("truncated", lambda path: halve(write_audio(path, tone(440, 2.0)))),
+    "text.wav": ("no audio", lambda path: path.write_text("this is no audio\n" * 50)),
+    "silent.wav": ("silent", lambda path: write_audio(path, np.zeros(22050, np.float32))),
+    "short.wav": ("too short", lambda path: write_audio(path, tone(440, 0.01))),
+    "nan.wav": ("3 of 22050 samples are NaN", lambda path: write_audio(path, nan_tone(), subtype="FLOAT")),
+    "dangling.wav": ("cannot be read", lambda path: path.symlink_to("nowhere.wav")),
+    "pipe.wav": ("not a regular file", os.mkfifo),
+}
+# more that only a large corpus has; a superuser may read what is locked, so that there another fault takes its place
+RARE_FAULTS: dict[str, tuple[str, Fault]] = {
+    "truncated.flac": ("no audio that can be decoded", lambda path: halve(write_audio(path, tone(440, 2.0)))),
+    "text.mp3": ("no audio", lambda path: path.write_text("this is no audio\n" * 50)),
+    "picture.mp3": ("no audio", write_picture),
+    "archive.ogg": ("no audio", write_archive),
+    "claims.wav": ("truncated: its header promises 2147483648", lambda path: claim_frames(path, 2**31)),
+    "folder.wav": ("not a regular file", Path.mkdir),
+    "loop.wav": ("cannot be read", lambda path: path.symlink_to(path.name)),
+    "locked.wav": ("system error", lambda path: write_audio(path, tone(440)).chmod(0)),
+    "channels.wav": ("33 channels", lambda path: write_audio(path, tone(440, channels=33))),
+}
+del RARE_FAULTS["channels.wav" if os.geteuid() else "locked.wav"]
+
+
 def write_bad(root: Path) -> dict[str, str]:
     """Files that give no features, under the label `bad`; their paths and what their reasons must say."""
     folder = root / "bad"
     folder.mkdir(parents=True)
-    (folder / "zero.wav").write_bytes(b"")
-    whole = write_audio(folder / "truncated.wav", tone(440, 2.0)).read_bytes()
-    (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.wav").write_text("this is no audio\n" * 50)
-    write_audio(folder / "silent.wav", np.zeros(22050, np.float32))
-    write_audio(folder / "short.wav", tone(440, 0.1))
-    samples = tone(440)
-    samples[100:103] = np.nan
-    write_audio(folder / "nan.wav", samples, subtype="FLOAT")
-    (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
-    os.mkfifo(folder / "pipe.wav")
-    return {
-        "bad/zero.wav": "empty",
-        "bad/truncated.wav": "truncated",
-        "bad/text.wav": "no audio",
-        "bad/silent.wav": "silent",
-        "bad/short.wav": "too short",
-        "bad/nan.wav": "3 of 22050 samples are NaN",
-        "bad/dangling.wav": "cannot be read",
-        "bad/pipe.wav": "not a regular file",
-    }
+    for name, (_, spoil) in FAULTS.items():
+        spoil(folder / name)
+    return {f"bad/{name}": reason for name, (reason, _) in FAULTS.items()}
+
+
+# what is good: ending, container, subtype, sampling rate in Hz, channels
+GOOD = (
+    ("wav", "WAV", "PCM_16", 22050, 1),
+    ("flac", "FLAC", "PCM_16", 44100, 2),
+    ("ogg", "OGG", "VORBIS", 22050, 1),
+    ("MP3", "MP3", "MPEG_LAYER_III", 22050, 1),
+    ("au", "AU", "PCM_16", 8000, 1),
+    ("wav", "FLAC", "PCM_16", 22050, 1),  # the wrong ending: what a file holds counts, not its name
+    ("wav", "WAV", "FLOAT", 96000, 6),  # unusual, but sound
+    ("opus", "OGG", "OPUS", 24000, 1),
+    ("aiff", "AIFF", "PCM_24", 22050, 1),
+)
+
+
+def write_corpus_with_faults(
+    root: Path, num_good: int = 440, num_bad: int = 60, duration_s: float = 1.0
+) -> dict[str, str]:
+    """A corpus of four labels in many formats, with bad files of every kind among the good.
+
+    Bad is what gives no features: `FAULTS` and `RARE_FAULTS` in turn. Good are also files with the wrong ending, and
+    those of six channels at 96 kHz.
+
+    Args:
+        duration_s: length of the good ones, seconds.
+
+    Returns:
+        The bad ones' paths below `root`, and what their reasons must say.
+    """
+    noise = 0.1 * np.random.default_rng(0).standard_normal(int(96000 * duration_s)).astype(np.float32)
+    wave = tone(440, duration_s, 96000) + noise[: int(96000 * duration_s)]
+    for label in range(4):
+        (root / f"label-{label}").mkdir(parents=True)
+    for number in range(num_good):
+        ending, container, subtype, rate_hz, channels = GOOD[number % len(GOOD)]
+        samples = np.roll(wave, number)[: int(rate_hz * duration_s), None].repeat(channels, axis=1)
+        path = root / f"label-{number % 4}" / f"good-{number:03d}.{ending}"
+        soundfile.write(path, samples, rate_hz, format=container, subtype=subtype)
+    faults, reasons = list((FAULTS | RARE_FAULTS).items()), {}
+    for number in range(num_bad):
+        name, (reason, spoil) = faults[number % len(faults)]
+        path = root / f"label-{number % 4}" / f"bad-{number:03d}-{name}"
+        spoil(path)
+        reasons[path.relative_to(root).as_posix()] = reason
+    return reasons
 
 
 def door(*words: str, cwd: Path) -> int:

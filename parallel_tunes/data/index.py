@@ -60,20 +60,35 @@ def listing_digest(tracks: pd.DataFrame) -> str:
 def _scan_tree(root: Path) -> pd.DataFrame:
     """The tree <label>/…/<file>: the first folder is the label."""
     rows: list[tuple[str, str]] = []
+    misnamed: list[Path] = []  # folders that are called like tracks
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders.sort()
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        visible = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [name for name in visible if not _leads_back(folder, name)]
         relative = Path(folder).relative_to(root)
         if not relative.parts:
             continue
-        found = [name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
+        found = [name for name in names if _is_called_track(name)]
         rows += [((relative / name).as_posix(), relative.parts[0]) for name in found]
+        misnamed += [relative / name for name in visible if _is_called_track(name)]
+    # one that holds tracks is an album; any other stands where a track should be, and is listed to be told as failed
+    albums = {above for path, _ in rows for above in Path(path).parents} if misnamed else set()
+    rows += [(folder.as_posix(), folder.parts[0]) for folder in misnamed if folder not in albums]
     unreadable = [path for path, _ in rows if not _is_unicode(path)]
     if unreadable:
         raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
     return pd.DataFrame(
         {"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object
     )
+
+
+def _is_called_track(name: str) -> bool:
+    return Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether a subfolder is a link to a folder above it, through which a walk would go round in circles."""
+    link = Path(folder).absolute() / name
+    return link.is_symlink() and any(link.samefile(above) for above in link.parents)
 
 
 def _read_list(path: Path) -> pd.DataFrame:
