@@ -18,9 +18,10 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    engines: int = key(
-        "ipyparallel engines that share the preprocessing; 0 maps serially in this process", low=0, high=4096
-    )
+    engines: int | str = key(
+        "ipyparallel engines that share the preprocessing; 0: serially in this process; auto: whatever ends first",
+        low=0, high=4096, choices=("auto",),
+    )  # fmt: skip
     launcher: str = key(
         "where engines run: on this machine, or on Slurm's nodes, as a step of this job or as a job of their own",
         choices=("local", "slurm"),
@@ -39,6 +40,12 @@ class DataConfig:
         "regular expression on the path; its first group is the track's group, the artist say", verbatim=True
     )
     max_mib: int = key("larger audio files are listed as failed, MiB", low=1)
+    strict: bool = key("exit with code 1 if any file failed")
+    part: str | None = key(
+        "make only this share of the shards, 3/64 say, counted from 0; whoever makes the last one merges them",
+        verbatim=True,
+    )
+    verify: bool = key("read all shards and compare their checksums before they are used")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +69,15 @@ class SplitConfig:
 class FeaturesConfig:
     """The front end: all that lies between a file and the numbers a model sees."""
 
-    kind: str = key("which features", choices=("logmel",))
+    kind: str = key(
+        "what shards hold: logmel, float16 spectrograms; waveform, int16 samples, transformed on the training's device",
+        choices=("logmel", "waveform"),
+    )
     sample_rate_hz: int = key("audio is mixed to mono and resampled to this, Hz", low=1000, high=384000)
     n_fft: int = key("window and FFT length, samples", low=16, high=65536)
     hop_length: int = key("samples between frames", low=1, high=65536)
-    num_mels: int = key("mel bands (Slaney's scale)", low=1, high=1024)
+    num_mels: int = key("mel bands", low=1, high=1024)
+    mel_scale: str = key("scale of the mel bands", choices=("slaney", "htk"))
     fmin_hz: float = key("lowest frequency, Hz", low=0)
     fmax_hz: float | None = key("highest frequency, Hz; default half the sampling rate", low=1)
     top_db: float = key("levels are floored this far below the clip's maximum, dB", low=1)
@@ -80,7 +91,8 @@ class FeaturesConfig:
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
     shard_mib: float | None = key(
-        "about how many MiB of features a shard holds; default a 64th of all, 4 to 256", low=0.1
+        "about how many MiB of features a shard holds; default a 64th of all, 4 to 256, and then as it was begun",
+        low=0.1,
     )
     pictures: bool = key("also write spectrograms/<label>/<track>.png")
 

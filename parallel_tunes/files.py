@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import xxhash
+
 TEMPORARY = ".partial-"
 
 
@@ -69,9 +71,12 @@ def remove_partials(folder: Path, only: Collection[str] | None = None) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """BLAKE2b-128 of a file's bytes, 32 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    """XXH3-128 of a file's bytes, 32 hex digits: as fast as memory, where BLAKE2b took as long as the whole log-mel."""
+    digest, buffer = xxhash.xxh3_128(), bytearray(1 << 20)
+    with path.open("rb", buffering=0) as stream:
+        while size := stream.readinto(buffer):
+            digest.update(memoryview(buffer)[:size])
+    return digest.hexdigest()
 
 
 def digest_json(value: object) -> str:

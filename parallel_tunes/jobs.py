@@ -26,7 +26,6 @@ from parallel_tunes.config import (
 from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
-from parallel_tunes.parallel.engines import Engines
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
@@ -79,15 +78,15 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
         cfg.data,
         cfg.features,
         cfg.preprocess,
+        cfg.parallel,
         folder=folder,
-        engines=Engines(cfg.parallel.engines, cfg.parallel.launcher, folder),
         progress=run.progress,
         say=run.log,
         share=share,
     )
     rate = made["num_computed"] / (time.perf_counter() - began)
     speed = {"num_computed": made["num_computed"], "tracks_per_s": round(rate, 2)}
-    facts = {"engines": cfg.parallel.engines, "launcher": cfg.parallel.launcher}
+    facts = {"engines": made["engines"], "threads": made["threads"], "launcher": cfg.parallel.launcher}
     if share:
         if not made["num_missing"]:
             _merge_array(cfg, mesh, folder)

@@ -96,7 +96,7 @@ def convert(leaf: Key, value: Any, name: str) -> Any:
     """`value` as the type of `leaf`, within its bounds."""
     kind, optional = leaf.kind, False
     if isinstance(kind, types.UnionType):
-        optional = True
+        optional = type(None) in typing.get_args(kind)
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
     if value is None:
         if optional:
@@ -115,6 +115,8 @@ def _scalar(leaf: Key, kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, bool):
             raise wrong
     elif kind in (int, float):
+        if value in leaf.choices:  # auto, say
+            return value
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -140,12 +142,13 @@ def _scalar(leaf: Key, kind: Any, value: Any, name: str) -> Any:
 
 
 def _expected(leaf: Key, kind: Any) -> str:
-    if leaf.choices:
+    if leaf.choices and kind is str:
         return "expected one of " + ", ".join(leaf.choices)
     noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "text"}[kind]
+    words = "".join(f", or {word}" for word in leaf.choices)
     if leaf.low is not None and leaf.high is not None:
-        return f"expected {noun} from {leaf.low:g} to {leaf.high:g}"
-    return f"expected {noun}" + (f" of at least {leaf.low:g}" if leaf.low is not None else "")
+        return f"expected {noun} from {leaf.low:g} to {leaf.high:g}{words}"
+    return f"expected {noun}" + (f" of at least {leaf.low:g}" if leaf.low is not None else "") + words
 
 
 def to_plain(config: Any) -> Any:

@@ -24,6 +24,7 @@ FLOORS = {
     "serve": 4,
     "train": 3,
     "preprocess": 3,
+    "shard_work": 3,
     "scaling": 3,
     "data": 2,
     "parallel": 2,

@@ -6,18 +6,22 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+Samples = NDArray[np.float32] | NDArray[np.int16]
 MAX_S = 4 * 3600.0  # no track is longer; what a header claims beyond this is not believed
 MAX_CHANNELS = 32
 MAX_RATE_HZ = 768_000
-_BLOCK = 1 << 18
+BLOCK = 1 << 16  # frames at a time: mixing and resampling stay in the cache
+MARGIN_S = 0.1  # what the resampler wants to hear before a slice
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write into a pipe put for the length
 
 
@@ -25,16 +29,189 @@ class AudioError(Exception):
     """Why a file gives no waveform, in a few words."""
 
 
+class UnreadableError(AudioError):
+    """No regular file, or one that the system does not let read."""
+
+
+class BeyondBoundsError(AudioError):
+    """Larger, longer or stranger than what is read."""
+
+
+class NotAudioError(AudioError):
+    """No decoder knows it."""
+
+
+class TruncatedError(AudioError):
+    """Less is there than its header promises."""
+
+
+class BadSamplesError(AudioError):
+    """Silent, or not finite."""
+
+
+class Sound:
+    """A slice of an audio file, mixed to mono and resampled; open until the `with` block ends.
+
+    Args:
+        path: any file that libsndfile reads: wav, au, flac, ogg, opus, mp3, …
+        sample_rate_hz: sampling rate of the samples given, Hz.
+        start_s: where the slice begins, seconds; what lies before is not decoded.
+        length_s: length of the slice, seconds; by default to the end.
+        max_bytes: a larger file is refused.
+
+    Attributes:
+        duration_s: of the whole file, as its header states.
+        num_samples: about how many samples the slice has, at `sample_rate_hz`.
+
+    Raises:
+        AudioError: here and while it is read: no regular file, not audio, truncated, or beyond the bounds.
+    """
+
+    def __init__(
+        self, path: Path, *, sample_rate_hz: int, start_s: float = 0.0, length_s: float | None = None, max_bytes: int
+    ) -> None:
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError("not a regular file")
+            if status.st_size == 0:
+                raise NotAudioError("empty file (0 bytes)")
+            if status.st_size > max_bytes:
+                raise BeyondBoundsError(
+                    f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB"
+                )
+            # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
+            self._file = soundfile.SoundFile(os.fsencode(path))
+        except OSError as error:
+            raise UnreadableError(f"cannot be read: {error.strerror or error}") from error
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _explain(error) from error
+        try:
+            self._bound(sample_rate_hz, start_s, length_s)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _bound(self, sample_rate_hz: int, start_s: float, length_s: float | None) -> None:
+        file = self._file
+        rate_hz = file.samplerate
+        if not 1000 <= rate_hz <= MAX_RATE_HZ or not 1 <= file.channels <= MAX_CHANNELS:
+            raise BeyondBoundsError(f"{file.channels} channels at {rate_hz} Hz are beyond what is read")
+        # libsndfile quietly shortens a WAV or AU whose header promises more than the file holds; its log says so
+        promised = re.search(
+            r"^ *data *: *(\d+) \(should be (\d+)\)|^ *Data Size *: *(\d+) \(should be (\d+)\)", file.extra_info, re.M
+        )
+        if promised:
+            claims, holds = (int(number) for number in promised.groups() if number)
+            if holds < claims < _UNKNOWN_LENGTH:
+                raise TruncatedError(f"truncated: its header promises {claims} bytes of audio, {holds} are there")
+        self.duration_s = file.frames / rate_hz
+        seconds = max(self.duration_s - start_s, 0.0) if length_s is None else length_s
+        if seconds > MAX_S:
+            raise BeyondBoundsError(f"{seconds / 3600:.1f} h is over the limit of {MAX_S / 3600:.0f} h")
+        self._rates = rate_hz, sample_rate_hz
+        # a slice begins where the resampler's grid of input and output samples meets, a little before it is wanted
+        grid = rate_hz // math.gcd(rate_hz, sample_rate_hz)
+        wanted_from = round(start_s * sample_rate_hz)
+        if rate_hz == sample_rate_hz:
+            self._first, self._skip = min(wanted_from, file.frames), 0
+        else:
+            self._first = max(int((start_s - MARGIN_S) * rate_hz), 0) // grid * grid
+            self._skip = wanted_from - self._first * sample_rate_hz // rate_hz
+        after_s = 0.0 if length_s is None or rate_hz == sample_rate_hz else MARGIN_S
+        self._last = min(file.frames, math.ceil((start_s + seconds + after_s) * rate_hz))
+        self._limit = None if length_s is None else math.ceil(length_s * sample_rate_hz)
+        expected = math.ceil((self._last - self._first) * sample_rate_hz / rate_hz) - self._skip
+        self.num_samples = max(expected if self._limit is None else min(expected, self._limit), 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the samples are the file's own: 16 bits, one channel, the wanted rate. They come as int16 then."""
+        return bool(self._file.subtype == "PCM_16" and self._file.channels == 1 and self._rates[0] == self._rates[1])
+
+    def read(self) -> Samples:
+        """The whole slice, shape (num_samples,): int16 where that is exact, else float32."""
+        if self.is_exact:
+            samples = self._fill(np.empty(self.num_samples, np.int16), self._first, 0)
+        else:
+            samples = np.empty(self.num_samples + 16, np.float32)  # the length after resampling is an estimate
+            size = 0
+            for block in self.blocks():
+                room = min(block.size, samples.size - size)
+                samples[size : size + room] = block[:room]
+                size += room
+            samples = samples[:size]
+        if not samples.size:
+            raise TruncatedError("no samples")
+        return samples
+
+    def blocks(self) -> Iterator[Samples]:
+        """The slice from its start in blocks, of which each is overwritten by the next."""
+        kind = np.int16 if self._file.subtype == "PCM_16" else np.float32
+        buffer: NDArray[Any] = np.empty((BLOCK, self._file.channels), kind)
+        resampler = None
+        if self._rates[0] != self._rates[1]:
+            resampler = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
+        at, skip, left = self._first, self._skip, self._limit
+        while at < self._last and left != 0:
+            read = self._fill(buffer[: self._last - at], at, at - self._first)
+            at += len(read)
+            block = read[:, 0] if self.is_exact else _mix(read)
+            if resampler:
+                block = resampler.resample_chunk(block, last=at >= self._last)
+            skipped = min(skip, block.size)
+            block = block[skipped:][:left]
+            skip -= skipped
+            left = None if left is None else left - block.size
+            yield block
+
+    def _fill(self, buffer: NDArray[Any], at: int, have: int) -> NDArray[Any]:
+        """Decode as many frames as the buffer holds, from frame `at` on; fewer at the end."""
+        try:
+            if self._file.tell() != at:
+                self._file.seek(at)
+            read = self._file.read(out=buffer)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _explain(error) from error
+        if not len(read) and len(buffer):
+            raise TruncatedError(f"truncated: its header promises {self._last - self._first} samples, {have} are there")
+        return np.asarray(read)
+
+
+def measure_peak(samples: Samples) -> float:
+    """The largest absolute sample, of full scale 1; 0 for none.
+
+    Raises:
+        BadSamplesError: some are NaN or infinite.
+    """
+    if not samples.size:
+        return 0.0
+    high, low = float(samples.max()), float(samples.min())
+    if not (math.isfinite(high) and math.isfinite(low)):
+        num_bad = int(np.count_nonzero(~np.isfinite(samples)))
+        raise BadSamplesError(f"{num_bad} of {samples.size} samples are NaN or infinite")
+    return max(high, -low) / (32768 if samples.dtype == np.int16 else 1)
+
+
+def to_float(samples: Samples) -> NDArray[np.float32]:
+    """Samples as float32 within ±1, shape as they are."""
+    return np.asarray(samples * np.float32(1 / 32768) if samples.dtype == np.int16 else samples, np.float32)
+
+
 def decode(
-    path: Path, *, sample_rate_hz: int, first_s: float | None = None, max_bytes: int = 2 << 30
-) -> tuple[Samples, float]:
+    path: Path, *, sample_rate_hz: int, start_s: float = 0.0, first_s: float | None = None, max_bytes: int = 2 << 30
+) -> tuple[NDArray[np.float32], float]:
     """The waveform of an audio file, mixed to mono and resampled, and the duration that its header states.
 
     Args:
-        path: any file that libsndfile reads: wav, au, flac, ogg, mp3, …
-        sample_rate_hz: sampling rate of the result, Hz.
-        first_s: decode only this much from the start, seconds.
-        max_bytes: a larger file is refused.
+        path, sample_rate_hz, start_s, max_bytes: as for `Sound`.
+        first_s: decode only this much, seconds.
 
     Returns:
         The waveform, shape (num_samples,), float32; and the whole track's duration in seconds.
@@ -42,58 +219,23 @@ def decode(
     Raises:
         AudioError: no regular file, not audio, truncated, silent, not finite, or beyond the bounds.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError("not a regular file")
-        if status.st_size == 0:
-            raise AudioError("empty file (0 bytes)")
-        if status.st_size > max_bytes:
-            raise AudioError(f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB")
-        # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
-            mono, duration_s = _read_mono(sound, first_s), sound.frames / sound.samplerate
-            source_rate_hz = sound.samplerate
-    except OSError as error:
-        raise AudioError(f"cannot be read: {error.strerror or error}") from error
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(". ").lower()
-        raise AudioError(f"no audio that can be decoded ({reason})") from error
-    num_bad = int(np.count_nonzero(~np.isfinite(mono)))
-    if num_bad:
-        raise AudioError(f"{num_bad} of {mono.size} samples are NaN or infinite")
-    if not np.any(mono):
-        raise AudioError("silent: every sample is zero")
-    if source_rate_hz != sample_rate_hz:
-        mono = soxr.resample(mono, source_rate_hz, sample_rate_hz, quality="HQ")
-    if first_s is not None:
-        mono = mono[: math.ceil(first_s * sample_rate_hz)]
-    return np.ascontiguousarray(mono, np.float32), duration_s
+    with Sound(path, sample_rate_hz=sample_rate_hz, start_s=start_s, length_s=first_s, max_bytes=max_bytes) as sound:
+        samples = sound.read()
+        if not measure_peak(samples):
+            raise BadSamplesError("silent: every sample is zero")
+        return to_float(samples), sound.duration_s
 
 
-def _read_mono(sound: soundfile.SoundFile, first_s: float | None) -> Samples:
-    """Read and mix down block by block, so that memory follows what is there and not what a header claims."""
-    if not 1000 <= sound.samplerate <= MAX_RATE_HZ or not 1 <= sound.channels <= MAX_CHANNELS:
-        raise AudioError(f"{sound.channels} channels at {sound.samplerate} Hz are beyond what is read")
-    # libsndfile quietly shortens a WAV or AU whose header promises more than the file holds; its log says so
-    promised = re.search(
-        r"^ *data *: *(\d+) \(should be (\d+)\)|^ *Data Size *: *(\d+) \(should be (\d+)\)", sound.extra_info, re.M
-    )
-    if promised:
-        claims, holds = (int(number) for number in promised.groups() if number)
-        if holds < claims < _UNKNOWN_LENGTH:
-            raise AudioError(f"truncated: its header promises {claims} bytes of audio, {holds} are there")
-    seconds = sound.frames / sound.samplerate if first_s is None else first_s
-    if seconds > MAX_S:
-        raise AudioError(f"{seconds / 3600:.1f} h is over the limit of {MAX_S / 3600:.0f} h")
-    wanted = min(sound.frames, math.ceil(seconds * sound.samplerate))
-    blocks, have = [], 0
-    while have < wanted:
-        block = sound.read(min(_BLOCK, wanted - have), dtype="float32", always_2d=True)
-        if not len(block):
-            raise AudioError(f"truncated: its header promises {wanted} samples, {have} are there")
-        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
-        have += len(block)
-    if not have:
-        raise AudioError("no samples")
-    return np.concatenate(blocks)
+def _mix(frames: NDArray[Any]) -> NDArray[np.float32]:
+    """The mean of the channels, shape (num_frames,), float32: they are added in order, not by slow reductions of rows."""
+    full_scale = 32768 if frames.dtype == np.int16 else 1
+    total = frames[:, 0].astype(np.float32)
+    for channel in range(1, frames.shape[1]):
+        total += frames[:, channel]
+    total *= np.float32(1 / (full_scale * frames.shape[1]))
+    return total
+
+
+def _explain(error: Exception) -> AudioError:
+    reason = str(getattr(error, "error_string", error)).rstrip(". ").lower()
+    return NotAudioError(f"no audio that can be decoded ({reason})")

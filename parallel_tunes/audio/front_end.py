@@ -3,32 +3,78 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parallel_tunes.audio.decode import AudioError, decode
-from parallel_tunes.audio.logmel import log_mel, mel_filters
+from parallel_tunes import files
+from parallel_tunes.audio.decode import AudioError, BadSamplesError, Samples, Sound, measure_peak
+from parallel_tunes.audio.definition import LogMel
+from parallel_tunes.audio.logmel import Spectrogram
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError, to_plain
 
-VERSION = 1  # raised whenever the same settings would give other numbers
+VERSION = 2  # raised whenever the same settings would give other numbers
+WHOLE = 1 << 24  # longer clips, 12 minutes at 22 050 Hz, are decoded twice instead of held in memory
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is decoded, or, where it is long, was looked through.
+
+    Attributes:
+        hash: of the file's bytes.
+        duration_s: of the whole file.
+        num_samples: of the clip, at the features' sampling rate.
+        peak: largest absolute sample of the clip, of full scale 1.
+        samples: the clip, shape (num_samples,), int16 or float32; None where it is long.
+    """
+
+    path: Path
+    hash: str
+    duration_s: float
+    num_samples: int
+    peak: float
+    samples: Samples | None
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The features of one file."""
+    """The features of one file.
 
-    log_mel: NDArray[np.float16]  # shape (num_mels, num_frames), dB
-    duration_s: float  # of the whole file
+    Attributes:
+        source: what they were made of.
+        frames: log-mel spectrogram, shape (num_frames, num_mels), float16, dB.
+        gain: factor from int16 samples over 32768, as `waveform` gives them, to those that were transformed.
+        highest_db: highest level, to which features.top_db refers.
+        db_sum, db_square_sum: over all values of `frames`.
+    """
+
+    source: Source
+    frames: NDArray[np.float16]
+    gain: float
+    highest_db: float
+    db_sum: float
+    db_square_sum: float
+
+
+def definition(features: FeaturesConfig) -> LogMel:
+    """The log-mel spectrogram of these features."""
+    return LogMel(
+        sample_rate_hz=features.sample_rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
+        num_mels=features.num_mels, fmin_hz=features.fmin_hz, fmax_hz=features.fmax_hz, mel_scale=features.mel_scale,
+        top_db=features.top_db,
+    )  # fmt: skip
 
 
 def fingerprint(features: FeaturesConfig) -> str:
-    """Names the front end: equal fingerprints mean equal features."""
-    return digest_json({"version": VERSION, **to_plain(features)})[:16]
+    """Names the front end: equal fingerprints mean equal features, wherever they are computed."""
+    settings = {name: value for name, value in to_plain(features).items() if name != "kind"}
+    return digest_json({"version": VERSION, "log_mel": definition(features).fingerprint, **settings})[:16]
 
 
 def check(features: FeaturesConfig) -> None:
@@ -50,14 +96,63 @@ def check(features: FeaturesConfig) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bank = mel_filters(
-            features.sample_rate_hz, features.n_fft, features.num_mels, features.fmin_hz, features.fmax_hz
-        )
+        bank = definition(features).filters
     num_empty = int(np.count_nonzero(~bank.any(axis=1)))
     if num_empty:
         raise UserError(
             f"features.num_mels={features.num_mels}: {num_empty} bands fall between the FFT's bins; lower it or raise features.n_fft"
         )
+
+
+def load(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Source:
+    """Read and check a file; most of its time goes without the interpreter's lock.
+
+    Raises:
+        AudioError: the file gives no features; the message says why.
+    """
+    with _open(path, features, max_bytes) as sound:
+        duration_s, clip_s = sound.duration_s, features.clip_s
+        if duration_s < features.min_s:
+            raise AudioError(f"too short: {duration_s:.2f} s, below features.min_s={features.min_s:g}")
+        if clip_s is not None and duration_s > clip_s and not features.trim:
+            raise AudioError(f"too long: {duration_s:.2f} s, above features.clip_s={clip_s:g} with features.trim=false")
+        if sound.num_samples <= WHOLE:
+            whole = sound.read()
+            samples: Samples | None = whole
+            num_samples, peak = whole.size, measure_peak(whole)
+        else:
+            samples, num_samples, peak = None, 0, 0.0
+            for block in sound.blocks():
+                num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
+    if not peak:
+        raise BadSamplesError("silent: every sample is zero")
+    try:
+        digest = files.digest_file(path)
+    except OSError as error:
+        raise AudioError(f"cannot be read: {error.strerror or error}") from error
+    return Source(path, digest, duration_s, num_samples, peak, samples)
+
+
+def transform(source: Source, features: FeaturesConfig) -> Clip:
+    """Compute the log-mel spectrogram of a file that was read."""
+    normalised = 1 / source.peak if features.normalise == "peak" else 1.0
+    padded = int(features.clip_s * features.sample_rate_hz) if features.pad and features.clip_s else 0
+    spectrogram = Spectrogram(definition(features), max(source.num_samples, padded), gain=normalised)
+    exact = True
+    for samples, is_last in _pieces(source, features):
+        exact = samples.dtype == np.int16
+        spectrogram.feed(samples, is_last=is_last)
+    sums = spectrogram.finish()
+    gain = normalised if exact else normalised * source.peak * 32768 / 32767
+    return Clip(source, spectrogram.frames, gain, spectrogram.highest, *sums)
+
+
+def waveform(source: Source, features: FeaturesConfig) -> Iterator[NDArray[np.int16]]:
+    """The clip's samples as int16, in pieces: the file's own where they are exact, else scaled to use the whole range."""
+    for samples, _ in _pieces(source, features):
+        if samples.dtype != np.int16:
+            samples = np.rint(samples * np.float32(32767 / source.peak)).astype(np.int16)
+        yield np.asarray(samples, np.int16)
 
 
 def extract(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Clip:
@@ -66,18 +161,20 @@ def extract(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Clip:
     Raises:
         AudioError: the file gives no features; the message says why.
     """
-    rate_hz, clip_s = features.sample_rate_hz, features.clip_s
-    waveform, duration_s = decode(path, sample_rate_hz=rate_hz, first_s=clip_s, max_bytes=max_bytes)
-    if duration_s < features.min_s:
-        raise AudioError(f"too short: {duration_s:.2f} s, below features.min_s={features.min_s:g}")
-    if clip_s is not None and duration_s > clip_s and not features.trim:
-        raise AudioError(f"too long: {duration_s:.2f} s, above features.clip_s={clip_s:g} with features.trim=false")
-    if features.pad and clip_s is not None:
-        waveform = np.pad(waveform, (0, max(int(clip_s * rate_hz) - waveform.size, 0)))
-    if features.normalise == "peak":
-        waveform = waveform / np.abs(waveform).max()
-    decibels = log_mel(
-        waveform, sample_rate_hz=rate_hz, n_fft=features.n_fft, hop_length=features.hop_length, num_mels=features.num_mels,
-        fmin_hz=features.fmin_hz, fmax_hz=features.fmax_hz, top_db=features.top_db,
-    )  # fmt: skip
-    return Clip(decibels.astype(np.float16), duration_s)
+    return transform(load(path, features, max_bytes=max_bytes), features)
+
+
+def _open(path: Path, features: FeaturesConfig, max_bytes: int) -> Sound:
+    return Sound(path, sample_rate_hz=features.sample_rate_hz, length_s=features.clip_s, max_bytes=max_bytes)
+
+
+def _pieces(source: Source, features: FeaturesConfig) -> Iterator[tuple[Samples, bool]]:
+    """The samples of a clip, and whether they are the last."""
+    if source.samples is not None:
+        yield source.samples, True
+        return
+    with _open(source.path, features, source.path.stat().st_size) as sound:
+        done = 0
+        for block in sound.blocks():
+            done += block.size
+            yield block, done >= source.num_samples

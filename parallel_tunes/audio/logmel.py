@@ -1,73 +1,28 @@
-"""The log-mel spectrogram, defined once: the same numbers as librosa's melspectrogram and power_to_db."""
+"""The log-mel spectrogram, defined once: the same numbers as librosa's melspectrogram and power_to_db, by any back end."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
 import scipy.sparse
 from numpy.typing import NDArray
 
-from parallel_tunes.files import digest_json
+from parallel_tunes.audio.decode import Samples, to_float
+from parallel_tunes.audio.definition import LogMel
 
-VERSION = 2  # raised whenever the same settings would give other numbers
-_BLOCK = 256  # frames at a time: the spectra of a block stay in the cache
+fused: Any = None
+LANES: tuple[int, ...] = ()
+# where numba finds no folder to keep what it has compiled in, the plain back end does without
+with contextlib.suppress(RuntimeError):
+    from parallel_tunes.audio import fused
+    from parallel_tunes.audio.lanes import LANES
 
-
-@dataclass(frozen=True, kw_only=True)
-class LogMel:
-    """What a log-mel spectrogram is made with; equal values give equal spectrograms, whichever back end computes them.
-
-    Hann window, frames centred on multiples of `hop_length` with zeros around the clip, mel filters normalised by area
-    (Slaney 1998, Auditory Toolbox), power clipped at 1e-10.
-
-    Args:
-        sample_rate_hz: sampling rate, Hz.
-        n_fft: window and FFT length, samples.
-        hop_length: samples between frames.
-        num_mels: number of mel bands.
-        fmin_hz: lower edge of the lowest band, Hz.
-        fmax_hz: upper edge of the highest band, Hz; half the sampling rate by default.
-        mel_scale: `slaney` or `htk`.
-        top_db: floor the result this far below its maximum; None leaves it.
-    """
-
-    sample_rate_hz: int = 22050
-    n_fft: int = 2048
-    hop_length: int = 512
-    num_mels: int = 128
-    fmin_hz: float = 0.0
-    fmax_hz: float | None = None
-    mel_scale: str = "slaney"
-    top_db: float | None = 80.0
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the definition: 16 hex digits."""
-        return digest_json({"version": VERSION, **asdict(self)})[:16]
-
-    def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip."""
-        return 1 + num_samples // self.hop_length
-
-    @functools.cached_property
-    def window(self) -> NDArray[np.float32]:
-        """Periodic Hann window, shape (n_fft,)."""
-        return np.hanning(self.n_fft + 1)[:-1].astype(np.float32)
-
-    @functools.cached_property
-    def filters(self) -> NDArray[np.float32]:
-        """Triangular mel filters, shape (num_mels, n_fft // 2 + 1)."""
-        import librosa.filters  # takes a second to import: only where a filter bank is made
-
-        bank = librosa.filters.mel(
-            sr=self.sample_rate_hz, n_fft=self.n_fft, n_mels=self.num_mels, fmin=self.fmin_hz, fmax=self.fmax_hz,
-            htk=self.mel_scale == "htk",
-        )  # fmt: skip
-        return np.asarray(bank, np.float32)
+BackEnd = Literal["auto", "fused", "pocketfft", "torch", "librosa"]
+BLOCK = 512  # frames at a time: what lies between the steps stays in the cache
 
 
 def log_mel(
@@ -79,25 +34,24 @@ def log_mel(
     num_mels: int = 128,
     fmin_hz: float = 0.0,
     fmax_hz: float | None = None,
+    mel_scale: str = "slaney",
     top_db: float | None = 80.0,
+    back_end: BackEnd = "auto",
 ) -> NDArray[np.float32]:
     """Mel power spectrogram in decibels relative to full scale.
 
-    Hann window, frames centred on multiples of `hop_length` with zeros around the clip, Slaney's mel scale and area
-    normalisation (Slaney 1998, Auditory Toolbox), power clipped at 1e-10.
-
     Args:
-        waveform: shape (num_samples,), float32, nominally within ±1.
-        sample_rate_hz: sampling rate, Hz.
-        n_fft: window and FFT length, samples.
-        hop_length: samples between frames.
-        num_mels: number of mel bands.
-        fmin_hz: lower edge of the lowest band, Hz.
-        fmax_hz: upper edge of the highest band, Hz; half the sampling rate by default.
-        top_db: floor the result this far below its maximum; None leaves it.
+        waveform: shape (num_samples,), float32, nominally within ±1; or int16.
+        sample_rate_hz, n_fft, hop_length, num_mels, fmin_hz, fmax_hz, mel_scale, top_db: as for `LogMel`.
+        back_end: `fused`, the compiled kernel, for powers of two from 1024; `pocketfft`, scipy's in float64, for any `n_fft`; `torch`;
+            `librosa`, the reference. `auto` is the first of them that can. They agree to 1e-3 dB wherever a level lies
+            within 80 dB of its frame's highest.
 
     Returns:
         Shape (num_mels, num_frames), float32, dB; num_frames = 1 + num_samples // hop_length.
+
+    Raises:
+        ValueError: the waveform has another shape or type, or the fused kernel cannot do this `n_fft`.
 
     Example:
         >>> import numpy as np
@@ -105,35 +59,146 @@ def log_mel(
         >>> log_mel(tone, sample_rate_hz=22050).shape
         (128, 44)
     """
-    samples = np.ascontiguousarray(waveform, np.float32)
-    bank = _sparse_filters(sample_rate_hz, n_fft, num_mels, fmin_hz, fmax_hz)
-    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)  # periodic, as spectra want it
-    padded = np.pad(samples, n_fft // 2 if n_fft % 2 == 0 else (n_fft // 2, n_fft - n_fft // 2))
-    num_frames = 1 + samples.size // hop_length
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length][:num_frames]
-    decibels = np.empty((num_mels, num_frames), np.float32)
-    for first in range(0, num_frames, _BLOCK):
-        spectra = scipy.fft.rfft(frames[first : first + _BLOCK] * window, axis=1)
-        power = spectra.real**2 + spectra.imag**2
-        mel = np.maximum(bank @ np.ascontiguousarray(power.T), np.float32(1e-10))
-        decibels[:, first : first + _BLOCK] = 10 * np.log10(mel)
+    definition = LogMel(
+        sample_rate_hz=sample_rate_hz, n_fft=n_fft, hop_length=hop_length, num_mels=num_mels,
+        fmin_hz=fmin_hz, fmax_hz=fmax_hz, mel_scale=mel_scale, top_db=top_db,
+    )  # fmt: skip
+    samples = np.ascontiguousarray(waveform)
+    if samples.ndim != 1 or samples.dtype not in (np.float32, np.int16):
+        raise ValueError(
+            f"waveform: {samples.dtype} of shape {samples.shape}, expected float32 or int16, (num_samples,)"
+        )
+    if back_end in ("torch", "librosa"):
+        return _reference(samples, definition) if back_end == "librosa" else _by_torch(samples, definition)
+    if back_end == "fused" and not is_fusible(definition):
+        raise ValueError(f"n_fft={n_fft}: the fused kernel needs a power of two, at least 1024")
+    levels = np.empty((num_mels, definition.num_frames(samples.size)), np.float32)
+    window = _scaled_window(definition, samples.dtype, 1.0)
+    start = -(n_fft // 2)
+    highest = _analyse(samples, start, definition, window, levels, plain=back_end == "pocketfft")
     if top_db is not None:
-        np.maximum(decibels, decibels.max() - np.float32(top_db), out=decibels)
-    return decibels
+        np.maximum(levels, np.float32(highest) - np.float32(top_db), out=levels)
+    return levels
+
+
+class Spectrogram:
+    """The log-mel spectrogram of a clip that comes in blocks, float16 and a row a frame, as shards hold it.
+
+    Args:
+        num_samples: length of the clip, with the silence it is padded with.
+        gain: factor on the samples.
+    """
+
+    def __init__(self, definition: LogMel, num_samples: int, *, gain: float = 1.0) -> None:
+        self.definition, self.gain = definition, gain
+        self.frames = np.empty((definition.num_frames(num_samples), definition.num_mels), np.float16)
+        self._done = 0  # frames
+        self._tail: Samples | None = None
+        self._start = -(definition.n_fft // 2)  # of the next frame, within the samples at hand
+        self.highest = -np.inf  # level, dB
+
+    def feed(self, samples: Samples, *, is_last: bool) -> None:
+        """Take the next samples, shape (num,), float32 or int16; after the last ones come zeros."""
+        at_hand = samples if self._tail is None else np.concatenate([self._tail, samples])
+        n_fft, hop = self.definition.n_fft, self.definition.hop_length
+        ready = max((at_hand.size - n_fft - self._start) // hop + 1, 0)
+        left = len(self.frames) - self._done
+        window = _scaled_window(self.definition, at_hand.dtype, self.gain)
+        # whole groups of the kernel's, so that blocks change nothing
+        last = self._done + (left if is_last else min(ready // BLOCK * BLOCK, left))
+        while self._done < last:
+            num = min(BLOCK, last - self._done)
+            levels = np.empty((self.definition.num_mels, num), np.float32)
+            self.highest = max(self.highest, _analyse(at_hand, self._start, self.definition, window, levels))
+            _to_halves(levels, self.frames[self._done : self._done + num])
+            self._done += num
+            self._start += num * hop
+        keep = min(max(self._start, 0), at_hand.size)
+        self._tail = at_hand[keep:].copy() if not is_last else None
+        self._start -= keep
+
+    def finish(self) -> tuple[float, float]:
+        """Floor the levels at `top_db` below the highest; the sum of all values and of their squares."""
+        top_db = self.definition.top_db
+        floor = np.float32(-np.inf) if top_db is None else np.float32(self.highest) - np.float32(top_db)
+        if fused is not None:
+            total: tuple[float, float] = fused.floor_halves(self.frames.view(np.uint16).reshape(-1), floor, LANES)
+            return total
+        np.maximum(self.frames, np.float16(floor), out=self.frames)
+        wide = self.frames.astype(np.float64)
+        return float(wide.sum()), float((wide**2).sum())
+
+
+def is_fusible(definition: LogMel) -> bool:
+    """Whether the fused kernel can transform these frames: powers of two, and not too short to be exact."""
+    n_fft = definition.n_fft
+    return fused is not None and n_fft >= fused.SHORTEST and n_fft & (n_fft - 1) == 0
+
+
+def _scaled_window(definition: LogMel, dtype: Any, gain: float) -> NDArray[np.float64]:
+    """The window times what brings samples of this type to full scale and to the gain."""
+    scale = gain / 32768 if dtype == np.int16 else gain
+    return definition.window * scale
+
+
+def _analyse(
+    samples: Samples, start: int, definition: LogMel, window: NDArray[np.float64], levels: NDArray[np.float32],
+    *, plain: bool = False,
+) -> float:  # fmt: skip
+    """Fill `levels` with those of the frames that begin at samples[start + f hop]; the highest of them."""
+    if is_fusible(definition) and not plain:
+        tables = _tables(definition)
+        return float(
+            fused.analyse(samples, start, definition.hop_length, fused.emphasise(window), tables, levels, LANES)
+        )
+    n_fft, hop, num_frames = definition.n_fft, definition.hop_length, levels.shape[1]
+    bank = _sparse_filters(definition)
+    for first in range(0, num_frames, BLOCK):
+        num = min(BLOCK, num_frames - first)
+        at, end = start + first * hop, start + (first + num - 1) * hop + n_fft
+        there = samples[max(at, 0) : max(end, 0)]
+        padded = np.pad(there, (min(max(-at, 0), end - at), max(end - max(at, 0) - there.size, 0)))[-(end - at) :]
+        frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+        spectra = scipy.fft.rfft(frames * window, axis=1)  # float64, as the window is
+        power = spectra.real**2 + spectra.imag**2
+        mel = np.maximum(bank @ np.ascontiguousarray(power.T), 1e-10)
+        levels[:, first : first + num] = 10 * np.log10(mel)
+    return float(levels.max())
+
+
+def _to_halves(levels: NDArray[np.float32], frames: NDArray[np.float16]) -> None:
+    if fused is not None:
+        fused.to_halves(levels, frames.view(np.uint16), LANES)
+    else:
+        frames[:] = levels.T
 
 
 @functools.lru_cache(maxsize=8)
-def mel_filters(
-    sample_rate_hz: int, n_fft: int, num_mels: int, fmin_hz: float, fmax_hz: float | None
-) -> NDArray[np.float32]:
-    """Triangular mel filters, shape (num_mels, n_fft // 2 + 1), float32: librosa's, Slaney scale and normalisation."""
-    import librosa.filters  # takes a second to import: only where a filter bank is made
-
-    bank = librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=num_mels, fmin=fmin_hz, fmax=fmax_hz)
-    return np.asarray(bank, np.float32)
+def _tables(definition: LogMel) -> tuple[NDArray[Any], ...]:
+    tables: tuple[NDArray[Any], ...] = fused.make_tables(definition.n_fft, definition.filters)
+    return tables
 
 
 @functools.lru_cache(maxsize=8)
-def _sparse_filters(*settings: Any) -> Any:
-    """`mel_filters` without its zeros: a product that, unlike BLAS's, adds in one order on any number of threads."""
-    return scipy.sparse.csr_array(mel_filters(*settings))
+def _sparse_filters(definition: LogMel) -> Any:
+    """The filters without their zeros: a product that, unlike BLAS's, adds in one order on any number of threads."""
+    return scipy.sparse.csr_array(definition.filters)
+
+
+def _reference(samples: Samples, definition: LogMel) -> NDArray[np.float32]:
+    import librosa
+
+    power = librosa.feature.melspectrogram(
+        y=to_float(samples), sr=definition.sample_rate_hz, n_fft=definition.n_fft, hop_length=definition.hop_length,
+        n_mels=definition.num_mels, fmin=definition.fmin_hz, fmax=definition.fmax_hz, htk=definition.mel_scale == "htk",
+    )  # fmt: skip
+    return np.asarray(librosa.power_to_db(power, top_db=definition.top_db), np.float32)
+
+
+def _by_torch(samples: Samples, definition: LogMel) -> NDArray[np.float32]:
+    import torch
+
+    from parallel_tunes.audio.logmel_torch import LogMelTransform
+
+    levels = LogMelTransform(definition)(torch.from_numpy(samples)[None])[0]
+    return np.asarray(levels.numpy(), np.float32)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parallel_tunes.audio.logmel import LogMel
+from parallel_tunes.audio.definition import LogMel
 
 _BANDS = 32  # in one product: neighbours share their bins, and the rest of the bank is zeros
 # frames in one transform: on a CPU their spectra stay in the cache; on a GPU they fill it, with 0.7 GiB at n_fft=2048
@@ -40,7 +40,7 @@ class LogMelTransform(nn.Module):
     def __init__(self, settings: LogMel) -> None:
         super().__init__()
         self.settings = settings
-        window = torch.hann_window(settings.n_fft, periodic=True, dtype=torch.float64)
+        window = torch.from_numpy(settings.window)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", torch.tensor(settings.filters, dtype=torch.float64), persistent=False)
         self._blocks = _split(settings.filters)

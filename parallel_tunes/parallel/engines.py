@@ -1,4 +1,4 @@
-"""Tasks shared among ipyparallel engines, on this machine or on the nodes of a cluster, or mapped serially here."""
+"""Tasks shared among ipyparallel engines, on this machine or on the nodes of a cluster, or among threads of this process."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from parallel_tunes.parallel import slurm
+from parallel_tunes.parallel.dispatch import Advance, Cluster, Dispatcher, Result, Task, Work, is_alive
 from parallel_tunes.schema import UserError
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-Advance = Callable[[int], None]
-Work = Callable[[Task, Advance], Result]
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+Value = TypeVar("Value")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 QUEUE_S = 7 * 86400  # how long a job of engines may wait for its turn
 FOLDER = ".engines-"  # what engines are found by, beside the shards
+START_S = 7.0  # of engines, with their imports: what they must win back
+MOMENT_S = 0.5
+MAX_THREADS = 4  # more of them wait for each other in the interpreter
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,58 @@ class Engines:
     """How many engines, and where.
 
     Args:
-        num: number of engines; 0 maps serially in this process.
+        num: number of engines; 0 works in this process.
         launcher: `local` starts them on this machine; `slurm` as a step of this allocation, or outside of one as a job.
         folder: where all nodes see what the engines are found by; needed by `slurm`.
+        threads: in this process, without engines.
     """
 
     num: int
     launcher: str = "local"
     folder: Path | None = None
+    threads: int = 1
+
+
+def choose(launcher: str, folder: Path, work_s: float, num_tasks: int, say: Callable[[str], None]) -> Engines:
+    """The engines for `parallel.engines=auto`: what ends first, by the time that engines take to start.
+
+    Args:
+        work_s: what the work would take one core, seconds.
+        say: told in one line what was chosen, and why.
+    """
+    here = len(os.sched_getaffinity(0))
+    allocation = slurm.allocation() if launcher == "slurm" else None
+    cores = len(allocation.nodes) * allocation.cpus_per_node if allocation else here
+    num = max(min(cores, num_tasks), 1)
+    threads = min(num, here, MAX_THREADS)
+    with_threads, with_engines = work_s / threads, START_S + work_s / num
+    if with_engines < with_threads:
+        say(f"parallel.engines=auto: {num} engines, about {with_engines:.0f} s ({with_threads:.0f} s without)")
+        return Engines(num, launcher, folder)
+    if num_tasks:
+        say(f"parallel.engines=auto: {threads} threads here, as engines would not win back their start")
+    return Engines(0, threads=threads)
+
+
+@contextlib.contextmanager
+def start_beside(engines: Engines | None, other: Callable[[], Value]) -> Iterator[tuple[Value, Cluster | None]]:
+    """What `other` gives, and the cluster of these engines, which starts while `other` takes longer than a moment."""
+    with contextlib.ExitStack() as ending, ThreadPoolExecutor(1, thread_name_prefix="beside") as beside:
+        answer = beside.submit(other)
+        cluster = None
+        if engines and engines.num and not wait([answer], timeout=MOMENT_S).done:
+            cluster = ending.enter_context(start_cluster(engines))
+        yield answer.result(), cluster
 
 
 def map_tasks(
-    work: Work[Task, Result], tasks: Sequence[Task], *, engines: Engines, advance: Advance
+    work: Work[Task, Result],
+    tasks: Sequence[Task],
+    *,
+    engines: Engines,
+    advance: Advance,
+    say: Callable[[str], None] = lambda _: None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Result]:
     """Results of `work(task, advance)` as they come, in any order.
 
@@ -49,62 +94,49 @@ def map_tasks(
         work: a function of an importable module; it calls `advance(n)` whenever n more units are done.
         tasks: picklable, largest first where sizes differ.
         advance: told of every unit done, here in this process.
+        say: takes lines for people: which engines died.
+        cluster: of these engines, if they are started already.
     """
-    if engines.num == 0 or not tasks:
+    if not tasks:
+        return
+    if engines.num:
+        needed = replace(engines, num=min(engines.num, len(tasks)))
+        with contextlib.nullcontext(cluster) if cluster else start_cluster(needed) as running:
+            yield from Dispatcher(running, say).map(work, tasks, advance)
+    elif engines.threads > 1 and len(tasks) > 1:
+        yield from _map_threads(work, tasks, engines.threads, advance)
+    else:
         for task in tasks:
             yield work(task, advance)
-        return
-    with start_cluster(replace(engines, num=min(engines.num, len(tasks)))) as client:
-        view = client.load_balanced_view()
-        pending = {view.apply_async(run_on_engine, work, task): 0 for task in tasks}
-        while pending:
-            for answer, told in list(pending.items()):
-                ready = answer.ready()
-                done = _result(answer)[1] if ready else (answer.data or {}).get("done", told)
-                if done > told:
-                    advance(done - told)
-                    pending[answer] = done
-                if ready:
-                    del pending[answer]
-                    yield _result(answer)[0]
-            time.sleep(0.05)
 
 
-def _result(answer: Any) -> tuple[Any, int]:
-    """What `run_on_engine` returned.
-
-    Raises:
-        UserError: it failed there, or the engine died.
-    """
-    from ipyparallel import RemoteError
-
-    try:
-        result: tuple[Any, int] = answer.get()
-    except RemoteError as error:
-        raise UserError(
-            f"an engine failed ({error.ename}: {error.evalue}); the same command goes on from here"
-        ) from error
-    return result
+class _StoppedError(Exception):
+    """Raised in threads whose results nobody waits for any more."""
 
 
-def run_on_engine(work: Work[Task, Result], task: Task) -> tuple[Result, int]:
-    """Runs on an engine: does the task and publishes its progress a few times a second."""
-    from ipyparallel.datapub import publish_data
+def _map_threads(work: Work[Task, Result], tasks: Sequence[Task], num: int, advance: Advance) -> Iterator[Result]:
+    lock, stopped = threading.Lock(), threading.Event()
 
-    done, told_at = 0, 0.0
+    def tell(units: int) -> None:
+        if stopped.is_set():
+            raise _StoppedError
+        with lock:
+            advance(units)
 
-    def advance(units: int) -> None:
-        nonlocal done, told_at
-        done += units
-        if time.monotonic() - told_at > 0.25:
-            told_at = time.monotonic()
-            publish_data({"done": done})
-
-    return work(task, advance), done
+    with ThreadPoolExecutor(num, thread_name_prefix="worker") as workers:
+        try:
+            pending = {workers.submit(work, task, tell) for task in tasks}
+            while pending:
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            stopped.set()
+            workers.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def start_cluster(engines: Engines) -> Iterator[Any]:
+def start_cluster(engines: Engines) -> Iterator[Cluster]:
     """A client of these engines, that end with the block whatever happens. Connections are signed with a key of this run.
 
     Raises:
@@ -128,6 +160,10 @@ def start_cluster(engines: Engines) -> Iterator[Any]:
         settings = Config()
         how: dict[str, Any] = {"engines": "local", "controller_ip": "127.0.0.1"}
         settings.EngineLauncher.environment = ONE_THREAD | {"PYTHONPATH": paths}
+        settings.ControllerLauncher.environment = {"PYTHONPATH": paths}
+        tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether"]
+        settings.LocalControllerLauncher.controller_cmd = [*tethered, "ipyparallel.controller"]
+        settings.LocalEngineSetLauncher.engine_cmd = [*tethered, "ipyparallel.engine"]
         settings.LocalEngineSetLauncher.delay = 0
         if on_slurm:
             how |= _use_slurm(settings, engines.num)
@@ -135,7 +171,7 @@ def start_cluster(engines: Engines) -> Iterator[Any]:
             n=engines.num,
             profile_dir=str(Path(folder).resolve() / "profile"),
             # an engine counts as started at its first heartbeat: 3 s apart by default, which is most of the start-up
-            controller_args=["--HeartMonitor.period=250", "--HeartMonitor.max_heartmonitor_misses=240"],
+            controller_args=["--HeartMonitor.period=250", "--HeartMonitor.max_heartmonitor_misses=120"],
             config=settings,
             log_level=40,
             **how,
@@ -146,7 +182,8 @@ def start_cluster(engines: Engines) -> Iterator[Any]:
                 client = cluster.start_and_connect_sync(activate=False)
             except (TimeoutError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
                 raise UserError(f"parallel.engines={engines.num}: they do not start ({error})") from error
-            yield client
+            controller = psutil.Process(cluster.controller.pid)
+            yield Cluster(client, lambda: cluster.start_engines_sync(n=1), lambda: is_alive(controller), Path(folder))
         finally:
             with contextlib.suppress(Exception):
                 if client:

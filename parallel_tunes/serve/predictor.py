@@ -47,7 +47,7 @@ class Predictor:
             clip = front_end.extract(file, self.features, max_bytes=self.max_bytes)
         except AudioError as error:
             return {"file": name, "reason": str(error)}
-        frames = np.ascontiguousarray(clip.log_mel.T)
+        frames = clip.frames
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
         starts = window_starts(len(frames), window, overlap)
         total = torch.zeros(len(self.classes), dtype=torch.float64)
@@ -57,7 +57,7 @@ class Predictor:
         probabilities = (total / len(starts)).tolist()
         best = sorted(range(len(self.classes)), key=lambda label: -probabilities[label])[:top_k]
         top = [{"label": self.classes[label], "probability": probabilities[label]} for label in best]
-        return {"file": name, "duration_s": round(clip.duration_s, 3), "top": top}
+        return {"file": name, "duration_s": round(clip.source.duration_s, 3), "top": top}
 
 
 def format_table(answers: list[dict[str, Any]], top_k: int) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallel_tunes.audio.decode import decode
-from parallel_tunes.audio.logmel import LogMel, log_mel
+from parallel_tunes.audio.definition import LogMel
+from parallel_tunes.audio.logmel import log_mel
 from parallel_tunes.audio.logmel_torch import LogMelTransform
 
 ULPS_DB = 3.1e-5  # four steps of a float32 near 100 dB

@@ -8,14 +8,14 @@ import psutil
 import pytest
 from fakes import write_bad, write_tree
 
-from parallel_tunes import preprocess, schema
+from parallel_tunes import preprocess, schema, shard_work
 from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.data import index
 from parallel_tunes.parallel.engines import Engines, map_tasks
 from parallel_tunes.schema import UserError
 
 
-def tasks(root: Path, folder: Path) -> list[preprocess.ShardTask]:
+def tasks(root: Path, folder: Path) -> list[shard_work.ShardTask]:
     values = {**schema.defaults("data", "folder"), "root": str(root)}
     data = schema.build(DataConfig, values)
     features = schema.build(FeaturesConfig, schema.defaults("features", "logmel"))
@@ -31,7 +31,7 @@ def test_engines_make_the_same_shards_as_the_serial_map_and_leave_nothing_runnin
     told: list[int] = []
     serial = list(
         map_tasks(
-            preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "a"), engines=Engines(0), advance=told.append
+            shard_work.make_shard, tasks(tmp_path / "tree", tmp_path / "a"), engines=Engines(0), advance=told.append
         )
     )
     assert len(serial) >= 3
@@ -42,7 +42,7 @@ def test_engines_make_the_same_shards_as_the_serial_map_and_leave_nothing_runnin
     told.clear()
     shared = list(
         map_tasks(
-            preprocess.make_shard, tasks(tmp_path / "tree", tmp_path / "b"), engines=Engines(2), advance=told.append
+            shard_work.make_shard, tasks(tmp_path / "tree", tmp_path / "b"), engines=Engines(2), advance=told.append
         )
     )
     assert sum(told) == 20
@@ -68,7 +68,7 @@ def test_an_error_on_an_engine_reaches_the_caller_and_stops_the_engines(tmp_path
     (tmp_path / "a").write_text("no folder")
     before = psutil.Process().children(recursive=True)
     with pytest.raises(UserError, match=r"an engine failed .*Error"):
-        list(map_tasks(preprocess.make_shard, broken, engines=Engines(1), advance=lambda _: None))
+        list(map_tasks(shard_work.make_shard, broken, engines=Engines(1), advance=lambda _: None))
     assert len([child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]) <= len(
         before
     )

@@ -1,0 +1,31 @@
+"""python -m parallel_tunes.parallel.tether MODULE WORD …: runs a module that ends when the process that started it does.
+
+ipyparallel's controller and engines outlive a process that is killed without notice, and would wait for it for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+POLL_S = 0.3
+GRACE_S = 2.0  # for the controller to end its own processes
+
+
+def watch(parent: int) -> None:
+    """End this process as soon as its parent is another."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

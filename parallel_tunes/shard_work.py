@@ -1,0 +1,138 @@
+"""The unit of work an engine runs: a list of files → decode → log-mel → one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from parallel_tunes import files
+from parallel_tunes.audio import front_end
+from parallel_tunes.audio.decode import AudioError
+from parallel_tunes.config import FeaturesConfig
+from parallel_tunes.data import shards
+from parallel_tunes.parallel.dispatch import Advance
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The files of one shard, in the index's order.
+
+    Args:
+        rows: of the index.
+        quarantined: files that kill engines, and are left out.
+        careful: whether to read no file before the one at work, so that a death is that one's.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    root: Path
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+    features: FeaturesConfig
+    max_bytes: int
+    quarantined: tuple[str, ...] = ()
+    careful: bool = False
+
+    @property
+    def num_units(self) -> int:
+        """Of progress: files."""
+        return len(self.paths)
+
+    def after_death(self, suspects: list[str], unit: int) -> tuple[ShardTask, list[str]]:
+        """What to do once an engine has died over this task, at file `unit`: the task again, and the files under suspicion.
+
+        A file in whose work two engines have died is quarantined.
+        """
+        at_work = list(self.paths[unit : unit + (1 if self.careful else 2)])  # the next one is read ahead
+        guilty = [path for path in at_work if path in suspects] if self.careful else []
+        again = replace(self, careful=True, quarantined=(*self.quarantined, *guilty))
+        return again, [*suspects, *at_work]
+
+
+def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
+    """Decode and transform the files of a task, and write its shard; a file that fails is listed, not fatal."""
+    features = task.features
+    is_wave = features.kind == "waveform"
+    shape = () if is_wave else (features.num_mels,)
+    dtype = np.int16 if is_wave else np.float16
+
+    def load(path: str) -> front_end.Source | shards.Failure:
+        if path in task.quarantined:
+            return shards.Failure(path, "kills the engine that reads it, twice in a row: left out")
+        try:
+            return front_end.load(task.root / path, features, max_bytes=task.max_bytes)
+        except AudioError as error:
+            return shards.Failure(path, str(error))
+
+    def entries() -> Iterator[shards.Entry]:
+        for place, source in enumerate(read_ahead(load, task.paths, ahead=0 if task.careful else 1)):
+            if isinstance(source, shards.Failure):
+                yield source
+            else:
+                clip = front_end.transform(source, features)
+                sums = clip.db_sum, clip.db_square_sum, clip.highest_db, clip.gain
+                track = shards.Track(place, source.hash, source.duration_s, 0, 0, len(clip.frames), *sums)
+                yield track, front_end.waveform(source, features) if is_wave else [clip.frames]
+            advance(1)
+
+    return shards.write_shard(task.folder, task.name, task.key, shape, dtype, entries())
+
+
+def read_ahead(
+    load: Callable[[str], front_end.Source | shards.Failure], paths: tuple[str, ...], *, ahead: int
+) -> Iterator[front_end.Source | shards.Failure]:
+    """What `load` gives for each path, in order; up to `ahead` of them are loaded while the caller works."""
+    if not ahead:
+        yield from map(load, paths)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        try:
+            waiting = [reader.submit(load, path) for path in paths[:ahead]]
+            for path in [*paths[ahead:], None]:
+                if path is not None:
+                    waiting.append(reader.submit(load, path))
+                yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class PictureTask:
+    """The tracks of one shard whose spectrograms are drawn."""
+
+    folder: Path
+    rows: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @property
+    def num_units(self) -> int:
+        """Of progress: pictures."""
+        return len(self.rows)
+
+    def after_death(self, suspects: list[str], unit: int) -> tuple[PictureTask, list[str]]:
+        """The same again."""
+        del unit
+        return self, suspects
+
+
+def draw_pictures(task: PictureTask, advance: Advance) -> None:
+    """Write the spectrograms of some rows: magma, low frequencies at the bottom, a pixel a value."""
+    import matplotlib.image
+
+    features = shards.ShardSet(task.folder)
+    for row, name in zip(task.rows, task.names, strict=True):
+        target = task.folder / "spectrograms" / name
+        made_ns = features.path(row).stat().st_mtime_ns
+        if not target.exists() or target.stat().st_mtime_ns < made_ns:
+            decibels = features.read(row).T.astype(np.float32)
+            save = partial(matplotlib.image.imsave, arr=decibels, cmap="magma", origin="lower", format="png")
+            files.write_file(target, save)
+        advance(1)
