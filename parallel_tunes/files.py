@@ -86,5 +86,5 @@ def digest_json(value: object) -> str:
 
 
 def digest_bytes(data: bytes) -> str:
-    """BLAKE2b-128 of bytes in memory, 32 hex digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    """XXH3-128 of bytes in memory, 32 hex digits."""
+    return xxhash.xxh3_128(data).hexdigest()

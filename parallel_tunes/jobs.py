@@ -71,7 +71,7 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
 
 def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     """Index the data and make the shards that are missing; an array task its share, and the last one merges them."""
-    share = slurm.array_share() if run.is_array_task else None
+    share = preprocessing.share_of(cfg) if run.is_array_task else None
     folder = run.folder.parents[1] if share else run.folder
     began = time.perf_counter()
     made = preprocessing.make_shards(
@@ -102,12 +102,18 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
         **facts,
         "front_end": made["fingerprint"],
         "failed": failed,
+        "exit_code": 1 if failed and cfg.data.strict else 0,
     }
 
 
 def _merge_array(cfg: PreprocessJob, mesh: Mesh, folder: Path) -> None:
     """Merge what all tasks of an array have made: a run of its own, that finds every shard done."""
-    serial = replace(cfg, parallel=replace(cfg.parallel, engines=0), run=replace(cfg.run, dir=folder, name=None))
+    serial = replace(
+        cfg,
+        data=replace(cfg.data, part=None),
+        parallel=replace(cfg.parallel, engines=0),
+        run=replace(cfg.run, dir=folder, name=None),
+    )
     try:
         session.run_job("preprocess", JOBS["preprocess"], serial, mesh=mesh)
     except UserError:
@@ -163,7 +169,11 @@ def _shards_for(
         run.log(f"no shards for this data and front end yet: making them under logs/preprocess/{name}")
         session.run_job("preprocess", JOBS["preprocess"], job, mesh=mesh)
         folder = Path("logs/preprocess") / name
-    return ShardSet(folder)
+    shards = ShardSet(folder)
+    if data.verify:
+        with run.progress("verify", len(shards.manifest["shards"])) as bar:
+            mesh.on_first(lambda: shards.verify(bar.update))
+    return shards
 
 
 def verify(cfg: VerifyJob, mesh: Mesh, run: Run) -> Facts:
@@ -255,7 +265,7 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
 
 JOBS = {
     "synth": Job(synth, summaries.say_synth),
-    "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=True),
+    "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),

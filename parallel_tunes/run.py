@@ -240,7 +240,7 @@ class Run:
 
 def _is_foreign(path: Path) -> bool:
     """Whether a file was there before a run, or array tasks that go before it, had written its config."""
-    ours = (files.TEMPORARY, "owner.json", "tasks", "shard-", ".engines-")
+    ours = (files.TEMPORARY, "owner.json", "tasks", "shard-", "plan.json", ".engines-")
     return not path.name.startswith(ours)
 
 

@@ -37,7 +37,8 @@ class Job:
         counts_steps: whether it notes in the history which step it goes on from.
         goes_on: whether a complete run may find more to do.
         fresh: whether each start is a run of its own, however many there are in one Slurm job.
-        shares: whether the tasks of a job array share one run folder, each with a folder of its own in tasks/.
+        shares: gives the name of the share that this process does of a run, if it is but one of several: each has a
+            folder of its own in tasks/.
     """
 
     work: Callable[[Any, Mesh, Run], Facts | None]
@@ -48,7 +49,7 @@ class Job:
     counts_steps: bool = False
     goes_on: bool = False
     fresh: bool = False
-    shares: bool = False
+    shares: Callable[[Any], str | None] = lambda _: None
 
 
 def run_job(name: str, job: Job, cfg: Any, *, part: int | None = None, mesh: Mesh | None = None) -> int:
@@ -85,7 +86,7 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
     started = mesh.on_first(lambda: mesh.started)
     run_name = cfg.run.name or (names.name_by_time(time.time()) if job.fresh else None)
     folder = mesh.on_first(lambda: names.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
-    task = os.environ.get("SLURM_ARRAY_TASK_ID") if job.shares and not nested else None
+    task = None if nested else job.shares(cfg)
     if task:
         folder = folder / "tasks" / task
     run = Run(name, cfg, folder, is_writer=mesh.is_first, started=started, stop=stop, is_array_task=bool(task))

@@ -69,11 +69,20 @@ def is_alive(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Running engines: a client of theirs, how to start one more, whether they are connected, a folder that all see."""
+    """Engines that run or are about to.
+
+    Args:
+        client: of theirs.
+        start_one: starts one more.
+        is_up: whether their controller lives.
+        timeout_s: how long the first may take to come.
+        folder: that all of them see.
+    """
 
     client: Any
     start_one: Callable[[], None]
     is_up: Callable[[], bool]
+    timeout_s: float
     folder: Path
 
 
@@ -133,14 +142,20 @@ class Dispatcher:
         """Results of `work(task, advance)` as they come."""
         self.waiting = deque(Job(number, task) for number, task in enumerate(tasks))
         left = len(tasks)
-        checked = 0.0
+        checked, met = 0.0, time.monotonic()
         while left:
             self._meet()
             self._hand_out(work)
             answers = [answer for engine in self.engines.values() for answer, _ in engine.given]
             concurrent.futures.wait(answers, timeout=POLL_S, return_when=concurrent.futures.FIRST_COMPLETED)
-            if not answers:
+            if answers:
+                met = time.monotonic()
+            elif time.monotonic() - met < self.cluster.timeout_s:
                 time.sleep(POLL_S)
+            else:
+                raise UserError(
+                    f"no engine has come within {self.cluster.timeout_s:.0f} s; parallel.engines=0 does without"
+                )
             for engine in self.engines.values():
                 while engine.given and engine.given[0][0].ready():
                     answer, job = engine.given[0]

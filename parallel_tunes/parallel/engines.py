@@ -179,11 +179,18 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
         client = None
         try:
             try:
-                client = cluster.start_and_connect_sync(activate=False)
+                cluster.start_cluster_sync()  # does not wait for engines: work begins with the first of them
+                client = cluster.connect_client_sync()
             except (TimeoutError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
                 raise UserError(f"parallel.engines={engines.num}: they do not start ({error})") from error
             controller = psutil.Process(cluster.controller.pid)
-            yield Cluster(client, lambda: cluster.start_engines_sync(n=1), lambda: is_alive(controller), Path(folder))
+            yield Cluster(
+                client,
+                start_one=lambda: cluster.start_engines_sync(n=1),
+                is_up=lambda: is_alive(controller),
+                timeout_s=cluster.engine_timeout,
+                folder=Path(folder),
+            )
         finally:
             with contextlib.suppress(Exception):
                 if client:
