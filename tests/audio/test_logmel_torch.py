@@ -112,12 +112,46 @@ def test_equals_the_plain_one_at_any_length(num_samples: int, n_fft: int, hop_le
     np.testing.assert_allclose(ours[near], plain[near], rtol=0, atol=1e-3)
 
 
-def test_batch_equals_single() -> None:
-    transform, clips = LogMelTransform(LogMel()), batch(5, 30000)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["defaults", "odd"])
+def test_a_clip_has_the_same_bits_in_any_batch(name: str, dtype: torch.dtype) -> None:
+    transform, clips = LogMelTransform(DEFINITIONS[name], dtype), batch(11, 140_000)  # more than one block of frames
     together = transform(clips)
     assert together.is_contiguous()
-    for clip, alone in zip(together, clips, strict=True):
-        torch.testing.assert_close(clip, transform(alone[None])[0], rtol=0, atol=ULPS_DB)
+    for parts in ([1] * 11, [4, 7], [10, 1]):
+        assert torch.equal(torch.cat([transform(part) for part in torch.split(clips, parts)]), together)
+    assert torch.equal(transform(clips.flip(0)), together.flip(0))
+
+
+@pytest.mark.parametrize("top_db", [80.0, None])
+def test_float32_is_near(top_db: float | None) -> None:
+    """Within 1e-2 dB down to 80 dB below a frame's highest level."""
+    clips = torch.from_numpy(np.stack(list(signals().values())))
+    for definition in DEFINITIONS.values():
+        exact = LogMelTransform(replace(definition, top_db=top_db))(clips)
+        near = LogMelTransform(replace(definition, top_db=top_db), torch.float32)(clips)
+        is_heard = exact >= exact.amax(1, keepdim=True) - 80
+        assert float((near - exact)[is_heard].abs().max()) < 1e-2
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_frames_that_lie_within_the_samples(name: str) -> None:
+    """Of a clip with its zeros they are the centred ones; of a crop with what its frames reach, the clip's."""
+    definition = replace(DEFINITIONS[name], top_db=None)
+    transform, clips = LogMelTransform(definition), batch(2, 33001)
+    n_fft, hop_length = definition.n_fft, definition.hop_length
+    whole = transform(clips)
+    padded = torch.nn.functional.pad(clips, (n_fft // 2, n_fft - n_fft // 2))
+    assert torch.equal(transform(padded, centred=False), whole)
+    crop = padded[:, 9 * hop_length : 19 * hop_length + n_fft]
+    torch.testing.assert_close(transform(crop, centred=False), whole[..., 9:20], rtol=0, atol=ULPS_DB)
+
+
+def test_a_given_floor_takes_the_place_of_the_clips_own() -> None:
+    transform, clips = LogMelTransform(LogMel(top_db=10)), batch()
+    levels = LogMelTransform(LogMel(top_db=None))(clips)
+    floor_db = torch.tensor([-30.0, -torch.inf, 5.0])
+    assert torch.equal(transform(clips, floor_db=floor_db), torch.maximum(levels, floor_db[:, None, None]))
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +228,9 @@ def test_a_model_that_is_cast_keeps_its_ears(cast: str) -> None:
     assert model.to("meta")[0].window.is_meta
 
 
-def test_autocast_and_coarse_products_change_nothing() -> None:
-    transform, clips = LogMelTransform(LogMel()), batch()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_autocast_and_coarse_products_change_nothing(dtype: torch.dtype) -> None:
+    transform, clips = LogMelTransform(LogMel(), dtype), batch()
     expected = transform(clips)
     set_to = torch.get_float32_matmul_precision()
     try:
@@ -231,10 +266,18 @@ def test_refuses(waveform: Tensor, gain: Tensor | None, error: type[Exception], 
         LogMelTransform(TINY)(waveform, gain)
 
 
+def test_refuses_crops_it_cannot_use() -> None:
+    with pytest.raises(ValueError, match="63 samples, fewer than n_fft=64"):
+        LogMelTransform(TINY)(torch.zeros(2, 63), centred=False)
+    with pytest.raises(ValueError, match=r"floor_db has shape \(1,\), not \(2,\)"):
+        LogMelTransform(TINY)(torch.zeros(2, 100), floor_db=torch.zeros(1))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_the_same_on_a_gpu() -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, ULPS_DB), (torch.float32, 1e-2)])
+def test_the_same_on_a_gpu(dtype: torch.dtype, tolerance: float) -> None:
     clips = torch.from_numpy(np.stack(list(signals().values())))
-    on_cpu, on_gpu = LogMelTransform(LogMel()), LogMelTransform(LogMel()).to("cuda")
+    on_cpu, on_gpu = LogMelTransform(LogMel()), LogMelTransform(LogMel(), dtype).to("cuda")
     decibels = on_gpu(clips)
     assert decibels.is_cuda
-    torch.testing.assert_close(decibels.cpu(), on_cpu(clips), rtol=0, atol=ULPS_DB)
+    torch.testing.assert_close(decibels.cpu(), on_cpu(clips), rtol=0, atol=tolerance)
