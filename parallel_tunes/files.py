@@ -16,11 +16,16 @@ TEMPORARY = ".partial-"
 
 
 def write_file(
-    path: Path, write: Callable[[IO[bytes]], object], *, before_rename: Callable[[], None] | None = None
+    path: Path,
+    write: Callable[[IO[bytes]], object],
+    *,
+    before_rename: Callable[[], None] | None = None,
+    is_last: bool = True,
 ) -> None:
     """Call `write` on a temporary file beside `path`, fsync it and rename it onto `path`.
 
-    `before_rename` may raise to keep the old file; nothing half-written remains either way.
+    `before_rename` may raise to keep the old file; nothing half-written remains either way. Where another file of the same
+    folder follows at once, this is not the last, and the rename is made to last with that one's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-100:]}")
@@ -34,7 +39,8 @@ def write_file(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if is_last:
+        sync_folder(path.parent)
 
 
 def explain(error: OSError) -> str:
@@ -72,7 +78,7 @@ def remove_partials(folder: Path, only: Collection[str] | None = None) -> None:
 
 def digest_file(path: Path) -> str:
     """XXH3-128 of a file's bytes, 32 hex digits: as fast as memory, where BLAKE2b took as long as the whole log-mel."""
-    digest, buffer = xxhash.xxh3_128(), bytearray(1 << 20)
+    digest, buffer = xxhash.xxh3_128(), bytearray(1 << 17)
     with path.open("rb", buffering=0) as stream:
         while size := stream.readinto(buffer):
             digest.update(memoryview(buffer)[:size])

@@ -20,7 +20,7 @@ from parallel_tunes.audio import front_end
 from parallel_tunes.config import DataConfig, FeaturesConfig, ParallelConfig, PreprocessConfig, PreprocessJob
 from parallel_tunes.data import index, partition, shards
 from parallel_tunes.parallel import slurm
-from parallel_tunes.parallel.dispatch import Advance, Result, Task, Work
+from parallel_tunes.parallel.dispatch import Advance, Cluster, Result, Task, Work
 from parallel_tunes.parallel.engines import Engines, choose, map_tasks, start_beside
 from parallel_tunes.schema import UserError, defaults, to_plain
 from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, make_shard
@@ -97,6 +97,7 @@ def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np
 def make_shards(
     data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig, parallel: ParallelConfig, *, folder: Path,
     progress: Callable[[str, int], Any], say: Callable[[str], None], share: tuple[int, int] | None = None,
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Index a data set and make the shards that are missing in `folder`.
 
@@ -105,6 +106,7 @@ def make_shards(
         say: takes lines for people.
         share: which share of the shards is made here, of how many; others make the others, and one merges them all. By
             default all are made and merged.
+        cluster: of the engines that `parallel` asks for, if they run already.
 
     Returns:
         `num_computed`, how many tracks this call computed, `num_missing`, how many shards others have still to make,
@@ -116,19 +118,17 @@ def make_shards(
     front_end.check(features)
     folder.mkdir(parents=True, exist_ok=True)
     asked = None if parallel.engines == "auto" else Engines(int(parallel.engines), parallel.launcher, folder)
-    with start_beside(asked, partial(index.scan, data)) as ((tracks, root), cluster):
+    with start_beside(None if cluster else asked, partial(index.scan, data)) as ((tracks, root), started):
         tasks = plan(tracks, folder, root, data, features, cfg)
         finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
         todo = [task for task in (tasks[share[0] :: share[1]] if share else tasks) if task.name not in finished]
         num_todo = sum(task.num_units for task in todo)
         say(f"{describe(tracks, root, tasks, share)}; {num_todo} to do")
-        costs = estimate_costs(tracks, features)
-        cost_of = {task.name: float(costs[list(task.rows)].sum()) for task in todo}
-        todo.sort(key=lambda task: -cost_of[task.name])  # largest first, so that all end together
-        engines = asked or choose(parallel.launcher, folder, sum(cost_of.values()), len(todo), say)
+        work_s = sort_by_cost(todo, estimate_costs(tracks, features))
+        engines = asked or choose(parallel.launcher, folder, work_s, len(todo), say)
 
         def run(work: Work[Task, Result], some: Sequence[Task], advance: Advance) -> Iterator[Result]:
-            return map_tasks(work, some, engines=engines, advance=advance, say=say, cluster=cluster)
+            return map_tasks(work, some, engines=engines, advance=advance, say=say, cluster=cluster or started)
 
         try:
             with progress("preprocess", num_todo) as bar:
@@ -153,6 +153,13 @@ def make_shards(
                 for _ in run(draw_pictures, plan_pictures(folder), bar.update):
                     pass
         return {**manifest, **how, "num_missing": 0}
+
+
+def sort_by_cost(tasks: list[ShardTask], costs: NDArray[np.float64]) -> float:
+    """Put the largest tasks first, so that all end together; what all of them cost."""
+    cost_of = {task.name: float(costs[list(task.rows)].sum()) for task in tasks}
+    tasks.sort(key=lambda task: -cost_of[task.name])
+    return sum(cost_of.values())
 
 
 def name_share(cfg: PreprocessJob) -> str | None:

@@ -123,7 +123,7 @@ RARE_FAULTS: dict[str, tuple[str, Fault]] = {
     "claims.wav": ("truncated: its header promises 2147483648", lambda path: claim_frames(path, 2**31)),
     "folder.wav": ("not a regular file", Path.mkdir),
     "loop.wav": ("cannot be read", lambda path: path.symlink_to(path.name)),
-    "locked.wav": ("system error", lambda path: write_audio(path, tone(440)).chmod(0)),
+    "locked.wav": ("cannot be read", lambda path: write_audio(path, tone(440)).chmod(0)),
     "channels.wav": ("33 channels", lambda path: write_audio(path, tone(440, channels=33))),
 }
 del RARE_FAULTS["channels.wav" if os.geteuid() else "locked.wav"]

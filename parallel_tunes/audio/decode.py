@@ -80,6 +80,8 @@ class Sound:
                 raise BeyondBoundsError(
                     f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB"
                 )
+            if not os.access(path, os.R_OK):
+                raise UnreadableError("cannot be read: Permission denied")
             # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
             self._file = soundfile.SoundFile(os.fsencode(path))
         except OSError as error:
@@ -238,4 +240,6 @@ def _mix(frames: NDArray[Any]) -> NDArray[np.float32]:
 
 def _explain(error: Exception) -> AudioError:
     reason = str(getattr(error, "error_string", error)).rstrip(". ").lower()
+    if "does not exist" in reason:  # what libsndfile says of an MP3 that is none
+        reason = "format not recognised"
     return NotAudioError(f"no audio that can be decoded ({reason})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError, to_plain
 
 VERSION = 2  # raised whenever the same settings would give other numbers
+QUIETEST, LOUDEST = 1e-9, 1e6  # peaks, of full scale 1: squares of what lies beyond leave float32
 WHOLE = 1 << 24  # longer clips, 12 minutes at 22 050 Hz, are decoded twice instead of held in memory
 
 
@@ -62,6 +64,7 @@ class Clip:
     db_square_sum: float
 
 
+@functools.lru_cache(maxsize=8)
 def definition(features: FeaturesConfig) -> LogMel:
     """The log-mel spectrogram of these features."""
     return LogMel(
@@ -124,8 +127,12 @@ def load(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Source:
             samples, num_samples, peak = None, 0, 0.0
             for block in sound.blocks():
                 num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
-    if not peak:
-        raise BadSamplesError("silent: every sample is zero")
+    if peak < QUIETEST:
+        raise BadSamplesError(
+            "silent: " + ("every sample is zero" if not peak else f"no sample above {peak:.0e} of full scale")
+        )
+    if peak > LOUDEST:
+        raise BadSamplesError(f"samples of {peak:.0e} times full scale are no audio")
     try:
         digest = files.digest_file(path)
     except OSError as error:

@@ -41,12 +41,12 @@ Floats = NDArray[np.float32]
 
 
 @compiled
-def find_level(power: Any, first: Any, num: Any, weights: Any, at: Any, lanes: Any) -> Any:
-    """One mel band of one group of frames, dB: `num` bins from `first` on, whose weights lie from `at` on."""
+def find_level(power: Any, first: Any, num: Any, weights: Any, at: Any, gain: Any, lanes: Any) -> Any:
+    """One mel band of one group of frames, dB: `num` bins from `first` on, weights from `at` on, and a gain of power."""
     total = splat(np.float32(0), lanes)
     for k in range(num):
         total = total + load(power, (first + k) * len(lanes), lanes) * splat(weights[at + k], lanes)
-    return log2(maximum(total, splat(LEAST_POWER, lanes))) * splat(DECIBELS, lanes)
+    return log2(maximum(total * splat(gain, lanes), splat(LEAST_POWER, lanes))) * splat(DECIBELS, lanes)
 
 
 @compiled
@@ -88,20 +88,20 @@ def read_frames(samples: Any, at: Any, hop: Any, windows: Any, edge: Any, work: 
 
 
 @compiled
-def analyse(samples: Any, start: Any, hop: Any, windows: Any, tables: Any, out: Any, lanes: Any) -> Any:
+def analyse(samples: Any, start: Any, hop: Any, gain: Any, tables: Any, out: Any, lanes: Any) -> Any:
     """Levels of the frames samples[start + f hop : start + f hop + n_fft], zeros where there are no samples.
 
     Args:
         samples: shape (num_samples,), float32 or int16.
         start: may be negative, for frames that begin before the samples.
-        windows: of `emphasise`.
+        gain: float32, factor on the power of samples.
         tables: of `make_tables`.
         out: shape (num_mels, num_frames), float32: the levels, dB.
 
     Returns:
         The highest level.
     """
-    radices, starts, twiddles, order, untwist, bands, weights = tables
+    windows, radices, starts, twiddles, order, untwist, bands, weights = tables
     n, num = len(lanes), windows.shape[1] // 2
     num_frames = out.shape[1]
     work, power = np.empty(2 * num * n, np.float32), np.empty((num + 1) * n, np.float32)
@@ -113,7 +113,7 @@ def analyse(samples: Any, start: Any, hop: Any, windows: Any, tables: Any, out: 
         transform(work, num, radices, starts, twiddles, lanes)
         find_power(work, num, order, untwist, power, lanes)
         for band in range(bands.shape[0]):
-            level = find_level(power, bands[band, 0], bands[band, 1], weights[emphasis], bands[band, 2], lanes)
+            level = find_level(power, bands[band, 0], bands[band, 1], weights[emphasis], bands[band, 2], gain, lanes)
             if group + n <= num_frames:
                 store(out, band * num_frames + group, level)
                 store(tops, 0, maximum(load(tops, 0, lanes), level))
@@ -174,13 +174,14 @@ def emphasise(window: NDArray[np.float64]) -> Floats:
     return np.ascontiguousarray(np.stack([rounded[:, 0], rest[:, 0], rounded[:, 1], rest[:, 1]], axis=2))
 
 
-def make_tables(n_fft: int, filters: Floats) -> tuple[NDArray[Any], ...]:
-    """What `analyse` looks up: those of the transform, the mel bands, and their weights under each emphasis.
+def make_tables(window: NDArray[np.float64], filters: Floats) -> tuple[NDArray[Any], ...]:
+    """What `analyse` looks up: windows, those of the transform, the mel bands, and their weights under each emphasis.
 
     Args:
-        n_fft: a power of two, at least `SHORTEST`.
+        window: shape (n_fft,); n_fft is a power of two, at least `SHORTEST`.
         filters: shape (num_mels, n_fft // 2 + 1).
     """
+    n_fft = len(window)
     turned = np.exp(-2j * np.pi * np.arange(n_fft // 2 + 1) / n_fft)
     gains = np.abs(1 - np.outer(EMPHASES, turned)) ** 2  # of each emphasis in each bin
     bands, weights, at = [], [], 0
@@ -190,4 +191,9 @@ def make_tables(n_fft: int, filters: Floats) -> tuple[NDArray[Any], ...]:
         bands.append((first, last - first, at))
         weights.append(row[first:last] / gains[:, first:last])
         at += last - first
-    return (*make_passes(n_fft), np.array(bands), np.ascontiguousarray(np.concatenate(weights, axis=1), np.float32))
+    return (
+        emphasise(window),
+        *make_passes(n_fft),
+        np.array(bands),
+        np.ascontiguousarray(np.concatenate(weights, axis=1), np.float32),
+    )

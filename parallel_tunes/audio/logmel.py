@@ -7,8 +7,6 @@ import functools
 from typing import Any, Literal
 
 import numpy as np
-import scipy.fft
-import scipy.sparse
 from numpy.typing import NDArray
 
 from parallel_tunes.audio.decode import Samples, to_float
@@ -73,9 +71,8 @@ def log_mel(
     if back_end == "fused" and not is_fusible(definition):
         raise ValueError(f"n_fft={n_fft}: the fused kernel needs a power of two, at least 1024")
     levels = np.empty((num_mels, definition.num_frames(samples.size)), np.float32)
-    window = _scaled_window(definition, samples.dtype, 1.0)
     start = -(n_fft // 2)
-    highest = _analyse(samples, start, definition, window, levels, plain=back_end == "pocketfft")
+    highest = _analyse(samples, start, definition, 1.0, levels, plain=back_end == "pocketfft")
     if top_db is not None:
         np.maximum(levels, np.float32(highest) - np.float32(top_db), out=levels)
     return levels
@@ -103,13 +100,12 @@ class Spectrogram:
         n_fft, hop = self.definition.n_fft, self.definition.hop_length
         ready = max((at_hand.size - n_fft - self._start) // hop + 1, 0)
         left = len(self.frames) - self._done
-        window = _scaled_window(self.definition, at_hand.dtype, self.gain)
         # whole groups of the kernel's, so that blocks change nothing
         last = self._done + (left if is_last else min(ready // BLOCK * BLOCK, left))
         while self._done < last:
             num = min(BLOCK, last - self._done)
             levels = np.empty((self.definition.num_mels, num), np.float32)
-            self.highest = max(self.highest, _analyse(at_hand, self._start, self.definition, window, levels))
+            self.highest = max(self.highest, _analyse(at_hand, self._start, self.definition, self.gain, levels))
             _to_halves(levels, self.frames[self._done : self._done + num])
             self._done += num
             self._start += num * hop
@@ -135,24 +131,20 @@ def is_fusible(definition: LogMel) -> bool:
     return fused is not None and n_fft >= fused.SHORTEST and n_fft & (n_fft - 1) == 0
 
 
-def _scaled_window(definition: LogMel, dtype: Any, gain: float) -> NDArray[np.float64]:
-    """The window times what brings samples of this type to full scale and to the gain."""
-    scale = gain / 32768 if dtype == np.int16 else gain
-    return definition.window * scale
-
-
 def _analyse(
-    samples: Samples, start: int, definition: LogMel, window: NDArray[np.float64], levels: NDArray[np.float32],
-    *, plain: bool = False,
-) -> float:  # fmt: skip
+    samples: Samples, start: int, definition: LogMel, gain: float, levels: NDArray[np.float32], *, plain: bool = False
+) -> float:
     """Fill `levels` with those of the frames that begin at samples[start + f hop]; the highest of them."""
+    scale = gain / 32768 if samples.dtype == np.int16 else gain
     if is_fusible(definition) and not plain:
-        tables = _tables(definition)
+        power_gain = np.float32(scale**2)
         return float(
-            fused.analyse(samples, start, definition.hop_length, fused.emphasise(window), tables, levels, LANES)
+            fused.analyse(samples, start, definition.hop_length, power_gain, _tables(definition), levels, LANES)
         )
+    import scipy.fft  # not needed by most
+
     n_fft, hop, num_frames = definition.n_fft, definition.hop_length, levels.shape[1]
-    bank = _sparse_filters(definition)
+    bank, window = _sparse_filters(definition), definition.window * scale
     for first in range(0, num_frames, BLOCK):
         num = min(BLOCK, num_frames - first)
         at, end = start + first * hop, start + (first + num - 1) * hop + n_fft
@@ -175,13 +167,15 @@ def _to_halves(levels: NDArray[np.float32], frames: NDArray[np.float16]) -> None
 
 @functools.lru_cache(maxsize=8)
 def _tables(definition: LogMel) -> tuple[NDArray[Any], ...]:
-    tables: tuple[NDArray[Any], ...] = fused.make_tables(definition.n_fft, definition.filters)
+    tables: tuple[NDArray[Any], ...] = fused.make_tables(definition.window, definition.filters)
     return tables
 
 
 @functools.lru_cache(maxsize=8)
 def _sparse_filters(definition: LogMel) -> Any:
     """The filters without their zeros: a product that, unlike BLAS's, adds in one order on any number of threads."""
+    import scipy.sparse
+
     return scipy.sparse.csr_array(definition.filters)
 
 

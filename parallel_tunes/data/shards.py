@@ -94,7 +94,7 @@ def write_shard(
         _write_header(stream, num_rows, shape, dtype)
 
     path = folder / f"{name}.npy"
-    files.write_file(path, write)
+    files.write_file(path, write, is_last=False)
     num_rows = sum(track.num_rows for track in tracks)
     shard = Shard(
         name, key, files.digest_file(path), num_rows, path.stat().st_size, tuple(tracks), tuple(failed)

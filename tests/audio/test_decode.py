@@ -1,19 +1,34 @@
 from __future__ import annotations
 
+import math
 import random
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 from fakes import REAL, needs_real, tone, write_audio, write_bad
 
-from parallel_tunes.audio.decode import AudioError, decode
+from parallel_tunes.audio.decode import (
+    AudioError,
+    BadSamplesError,
+    BeyondBoundsError,
+    NotAudioError,
+    Sound,
+    TruncatedError,
+    UnreadableError,
+    decode,
+)
 
 
-@pytest.mark.parametrize("ending", ["wav", "au", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("ending", ["wav", "au", "flac", "ogg", "mp3", "opus"])
 def test_every_format_gives_the_tone(ending: str, tmp_path: Path) -> None:
-    path = write_audio(tmp_path / f"a.{ending}", tone(440))
+    rate_hz = 48000 if ending == "opus" else 22050
+    path = tmp_path / f"a.{ending}"
+    kind = {"format": "OGG", "subtype": "OPUS"} if ending == "opus" else {}
+    soundfile.write(path, tone(440, 1.0, rate_hz), rate_hz, **kind)
     samples, duration_s = decode(path, sample_rate_hz=22050)
     assert samples.dtype == np.float32
     assert abs(duration_s - 1) < 0.06
@@ -42,6 +57,61 @@ def test_only_the_first_seconds_are_decoded(tmp_path: Path) -> None:
     samples, duration_s = decode(path, sample_rate_hz=22050, first_s=1.5)
     assert duration_s == 5.0
     np.testing.assert_array_equal(samples, tone(440, 5.0)[: int(1.5 * 22050)])
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "ending"), [(22050, "wav"), (44100, "flac"), (48000, "wav"), (16000, "flac"), (44100, "ogg")]
+)
+def test_a_slice_is_that_part_of_the_whole(rate_hz: int, ending: str, tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((6 * rate_hz, 2)).astype(np.float32)
+    path = write_audio(tmp_path / f"a.{ending}", noise, rate_hz)
+    whole, duration_s = decode(path, sample_rate_hz=22050)
+    for start_s, first_s in ((0.0, 1.0), (1.234, 2.0), (4.5, None), (3.0, 60.0)):
+        part, told_s = decode(path, sample_rate_hz=22050, start_s=start_s, first_s=first_s)
+        first = round(start_s * 22050)
+        wanted = whole[first:] if first_s is None else whole[first : first + math.ceil(first_s * 22050)]
+        assert told_s == duration_s
+        assert abs(part.size - wanted.size) <= 1
+        size = min(part.size, wanted.size)
+        assert np.abs(part[:size] - wanted[:size]).max() < 2e-5
+
+
+def test_a_slice_does_not_read_the_rest(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(440, 60.0))
+    with Sound(path, sample_rate_hz=22050, start_s=50.0, length_s=1.0, max_bytes=1 << 30) as sound:
+        assert sum(block.size for block in sound.blocks()) == 22050
+        assert sound._file.tell() == 51 * 22050
+
+
+def test_blocks_and_the_whole_are_the_same(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((9 * 44100, 2)).astype(np.float32)
+    for rate_hz in (44100, 22050):
+        path = write_audio(tmp_path / f"{rate_hz}.wav", noise, rate_hz)
+        with Sound(path, sample_rate_hz=22050, max_bytes=1 << 30) as sound:
+            np.testing.assert_array_equal(sound.read(), np.concatenate([block.copy() for block in sound.blocks()]))
+        theirs = soxr.resample(noise.mean(1), rate_hz, 22050, quality="HQ") if rate_hz != 22050 else noise.mean(1)
+        assert np.abs(decode(path, sample_rate_hz=22050)[0] - theirs).max() < 1e-4  # 16 bits
+
+
+def test_sixteen_bit_samples_come_as_they_are(tmp_path: Path) -> None:
+    for ending in ("wav", "au", "flac"):
+        path = write_audio(tmp_path / f"a.{ending}", tone(440), subtype="PCM_16")
+        with Sound(path, sample_rate_hz=22050, max_bytes=1 << 30) as sound:
+            samples = sound.read()
+        assert samples.dtype == np.int16
+        np.testing.assert_array_equal(samples, soundfile.read(path, dtype="int16")[0])
+
+
+def test_errors_have_types(tmp_path: Path) -> None:
+    bad = write_bad(tmp_path)
+    kinds = {"zero": NotAudioError, "truncated": TruncatedError, "text": NotAudioError, "silent": BadSamplesError,
+             "nan": BadSamplesError, "dangling": UnreadableError, "pipe": UnreadableError}  # fmt: skip
+    for path in bad:
+        if Path(path).stem in kinds:
+            with pytest.raises(kinds[Path(path).stem]):
+                decode(tmp_path / path, sample_rate_hz=22050)
+    with pytest.raises(BeyondBoundsError):
+        decode(write_audio(tmp_path / "a.wav", tone(440)), sample_rate_hz=22050, max_bytes=1000)
 
 
 def test_bad_files_say_why(tmp_path: Path) -> None:
