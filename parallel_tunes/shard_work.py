@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parallel_tunes import files
 from parallel_tunes.audio import front_end
-from parallel_tunes.audio.decode import AudioError
+from parallel_tunes.audio.decode import AudioError, to_float
+from parallel_tunes.audio.logmel import log_mel
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.data import shards
 from parallel_tunes.parallel.dispatch import Advance
+from parallel_tunes.schema import build
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,20 @@ class PictureTask:
         return self, suspects
 
 
+def read_levels(source: shards.ShardSet, row: int, most: int | None = None) -> NDArray[np.float32]:
+    """The log-mel spectrogram of a track, or its first `most` frames, shape (num_mels, num_frames), dB, of shards of either kind."""
+    features, track = build(FeaturesConfig, source.manifest["features"]), source.index.iloc[row]
+    num_frames = int(track["num_frames"]) if most is None else min(most, int(track["num_frames"]))
+    if features.kind == "logmel":
+        return np.asarray(source.read(row, 0, num_frames).T, np.float32)
+    definition = front_end.definition(features)
+    num_samples = (num_frames - 1) * definition.hop_length + definition.n_fft  # all that the last frame reaches
+    samples = to_float(source.read(row, 0, num_samples)) * np.float32(track["gain"])
+    samples = np.pad(samples, (0, num_samples - samples.size))
+    levels = log_mel(samples, **{**asdict(definition), "top_db": None})[:, :num_frames]
+    return np.maximum(levels, np.float32(track["highest_db"]) - np.float32(features.top_db))
+
+
 def draw_pictures(task: PictureTask, advance: Advance) -> None:
     """Write the spectrograms of some rows: magma, low frequencies at the bottom, a pixel a value."""
     import matplotlib.image
@@ -132,7 +149,8 @@ def draw_pictures(task: PictureTask, advance: Advance) -> None:
         target = task.folder / "spectrograms" / name
         made_ns = features.path(row).stat().st_mtime_ns
         if not target.exists() or target.stat().st_mtime_ns < made_ns:
-            decibels = features.read(row).T.astype(np.float32)
-            save = partial(matplotlib.image.imsave, arr=decibels, cmap="magma", origin="lower", format="png")
+            save = partial(
+                matplotlib.image.imsave, arr=read_levels(features, row), cmap="magma", origin="lower", format="png"
+            )
             files.write_file(target, save)
         advance(1)

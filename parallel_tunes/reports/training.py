@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.run import Run
+from parallel_tunes.shard_work import read_levels
 from parallel_tunes.train.metrics import Judged
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, told apart by any eye
@@ -182,7 +183,7 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     marks_hz = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz]
     for axes, label in zip(grid.flat, shown, strict=False):
         row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
-        decibels = shards.read(row, 0, max(int(10 / seconds_a_frame), 1)).T.astype(np.float32)
+        decibels = read_levels(shards, row, max(int(10 / seconds_a_frame), 1))
         decibels -= decibels.max()
         extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
         image = axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=-80, vmax=0, extent=extent)

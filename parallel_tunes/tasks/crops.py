@@ -9,10 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parallel_tunes.audio import front_end
+from parallel_tunes.audio.definition import LogMel
+from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, hash_samples, share, window_starts
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.train.learner import Batch
+from parallel_tunes.schema import build
+from parallel_tunes.train.learner import Batch, Inputs, Waveforms
 
 MAX_WINDOWS = 64  # in one forward pass of an evaluation
 
@@ -23,6 +27,9 @@ class CropSource:
     Args:
         rows: rows of the index by split; they may have only labels of `classes`.
         seed: seed of the order and the crops.
+
+    Attributes:
+        log_mel: what the spectrograms of the crops are to be made with; None where the crops are spectrograms already.
     """
 
     def __init__(
@@ -31,6 +38,10 @@ class CropSource:
     ) -> None:  # fmt: skip
         self.shards, self.rows, self.mesh, self.seed = shards, rows, mesh, seed
         self.window, self.overlap = window, overlap
+        features = build(FeaturesConfig, shards.manifest["features"])
+        self.log_mel = front_end.definition(features) if features.kind == "waveform" else None
+        self.gains = shards.index["gain"].to_numpy(np.float32)
+        self.floors_db = shards.index["highest_db"].to_numpy(np.float32) - np.float32(features.top_db)
         self.num_classes = len(classes)
         numbers = {name: number for number, name in enumerate(classes)}
         self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
@@ -46,13 +57,30 @@ class CropSource:
             weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
             at = draw_uniform(self.seed, epoch, mine, "crop")
             starts = (at * np.maximum(self.shards.num_frames[mine] - self.window + 1, 1)).astype(np.int64)
-            crops = [self._crop(row, start) for row, start in zip(mine, starts, strict=True)]
             weights = torch.full((len(mine),), weight)
             marks = torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/{step}", mine, starts))
-            yield Batch(_stack(crops), torch.from_numpy(self.labels[mine]), weights, marks, len(ids))
+            yield Batch(self._cut(mine, starts), torch.from_numpy(self.labels[mine]), weights, marks, len(ids))
 
-    def _crop(self, row: int, start: int) -> NDArray[np.float16]:
-        return fit_length(self.shards.read(row, start, self.window), self.window)
+    def _cut(self, rows: Ids, starts: Ids) -> Inputs:
+        """A crop of each of some tracks, from a frame of it on."""
+        if self.log_mel is not None:
+            return self._cut_samples(rows, starts, self.log_mel)
+        places = zip(rows.tolist(), starts.tolist(), strict=True)
+        crops = [fit_length(self.shards.read(row, start, self.window), self.window) for row, start in places]
+        return torch.from_numpy(np.stack(crops)).transpose(1, 2)
+
+    def _cut_samples(self, rows: Ids, starts: Ids, log_mel: LogMel) -> Waveforms:
+        """The samples that the frames of such crops reach: they are centred, so that the first begins before its place."""
+        n_fft, hop_length = log_mel.n_fft, log_mel.hop_length
+        samples = np.zeros((len(rows), (self.window - 1) * hop_length + n_fft), np.int16)
+        firsts = (starts * hop_length - n_fft // 2).tolist()
+        for crop, row, first in zip(samples, rows.tolist(), firsts, strict=True):
+            before = max(-first, 0)
+            there = self.shards.read(row, first + before, crop.size - before)
+            crop[before : before + there.size] = there
+        num_frames = self.shards.num_frames[rows] - starts
+        of_clips = (self.gains[rows], self.floors_db[rows], num_frames)
+        return Waveforms(torch.from_numpy(samples), *map(torch.from_numpy, of_clips))
 
     def num_tracks(self, split: str) -> int:
         return len(self.rows.get(split, ()))
@@ -60,20 +88,12 @@ class CropSource:
     def targets(self, split: str) -> NDArray[np.int64]:
         return self.labels[self.rows[split]]
 
-    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Inputs]]:
         places = [
             (track, int(self.rows[split][track]), start)
             for track in range(first, last)
             for start in window_starts(int(self.shards.num_frames[self.rows[split][track]]), self.window, self.overlap)
         ]
         for at in range(0, len(places), MAX_WINDOWS):
-            part = places[at : at + MAX_WINDOWS]
-            yield (
-                torch.tensor([track for track, _, _ in part]),
-                _stack([self._crop(row, start) for _, row, start in part]),
-            )
-
-
-def _stack(crops: list[NDArray[np.float16]]) -> Tensor:
-    """Crops of shape (num_frames, num_mels) as (num, num_mels, num_frames)."""
-    return torch.from_numpy(np.stack(crops)).transpose(1, 2)
+            tracks, rows, starts = np.array(places[at : at + MAX_WINDOWS], np.int64).T
+            yield torch.from_numpy(tracks.copy()), self._cut(rows, starts)

@@ -131,7 +131,9 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
         source = made.source(cfg, mesh, seed)
         model = model_folder.build_model(cfg.model, len(made.classes), seed)
         total_steps = cfg.train.num_epochs * source.num_steps
-        learner = GradientLearner(model, cfg.train, mesh, total_steps=total_steps, **made.facts["standardise"])
+        learner = GradientLearner(
+            model, cfg.train, mesh, total_steps=total_steps, log_mel=source.log_mel, **made.facts["standardise"]
+        )
         if number == 0:
             num_parameters = sum(p.numel() for p in model.parameters())
             told = f"{learner.precision} on {mesh.world_size} x {mesh.device_name}"
@@ -278,7 +280,7 @@ def evaluate(
     source = CropSource(
         shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh
     )  # fmt: skip
-    judge = Frozen(folder.model, mesh.device, **facts["standardise"])
+    judge = Frozen(folder.model, mesh.device, log_mel=source.log_mel, **facts["standardise"])
     answers = metrics.Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
     found = metrics.classification(
         answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name])

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parallel_tunes.audio.definition import LogMel
+from parallel_tunes.audio.logmel_torch import LogMelTransform
 from parallel_tunes.config import TrainConfig
 from parallel_tunes.parallel.batch_norm import weigh
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.train.learner import Batch, Sums
+from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -32,23 +34,44 @@ class Frozen:
     Args:
         model: takes (batch, 1, num_mels, num_frames), gives logits (batch, num_classes).
         mean_db, deviation_db: the training split's statistics; inputs are standardised by them.
+        log_mel: what the spectrograms are made with; needed where inputs are waveforms.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, *, mean_db: float, deviation_db: float) -> None:
+    def __init__(
+        self, model: nn.Module, device: torch.device, *,
+        mean_db: float, deviation_db: float, log_mel: LogMel | None = None,
+    ) -> None:  # fmt: skip
         self.device = device
+        self.transform: LogMelTransform | None = None
+        if log_mel is not None:
+            # most GPUs are slow at float64, and would need longer for it than for the model
+            dtype = torch.float32 if device.type == "cuda" else torch.float64
+            self.transform = LogMelTransform(log_mel, dtype).to(device)
         self.model = model.to(device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
         self.mean_db, self.deviation_db = mean_db, deviation_db
 
-    def standardise(self, inputs: Tensor) -> Tensor:
-        """dB, shape (num, num_mels, num_frames) → (num, 1, num_mels, num_frames), float32 on the device."""
-        inputs = inputs.to(self.device, non_blocking=True).float().unsqueeze(1)
-        return inputs.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
+    def standardise(self, inputs: Inputs) -> Tensor:
+        """dB, shape (num, num_mels, num_frames), or waveforms → (num, 1, num_mels, num_frames), float32 on the device."""
+        moved = inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else self.hear(inputs)
+        levels = moved.float().unsqueeze(1)
+        return levels.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def hear(self, crops: Waveforms) -> Tensor:
+        """Log-mel spectrograms, as shards hold them but not rounded: (num, num_mels, num_frames), float32 dB, on the device."""
+        assert self.transform is not None, "waveforms need log_mel, the definition of their spectrograms"
+        crops = crops.to(self.device)
+        levels: Tensor = self.transform(crops.samples, crops.gains, floor_db=crops.floors_db, centred=False)
+        # a crop is longer than its clip only if it begins with it: it holds all of the clip's frames, and their lowest
+        is_beyond = torch.arange(levels.shape[2], device=self.device) >= crops.num_frames[:, None, None]
+        lowest = levels.masked_fill(is_beyond, torch.inf).amin((1, 2), keepdim=True)
+        return torch.where(is_beyond, lowest, levels)
 
     @torch.inference_mode()
-    def predict(self, inputs: Tensor) -> Tensor:
+    def predict(self, inputs: Inputs) -> Tensor:
         """Probabilities, shape (num, num_classes), float32 on the CPU; always in full precision."""
         self.model.eval()
         return F.softmax(self.model(self.standardise(inputs)), 1).cpu()
@@ -59,13 +82,14 @@ class GradientLearner(Frozen):
 
     Args:
         total_steps: length of the schedule.
-        model, mean_db, deviation_db: as for `Frozen`.
+        model, mean_db, deviation_db, log_mel: as for `Frozen`.
     """
 
     def __init__(
-        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int
-    ) -> None:
-        super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db)
+        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *,
+        mean_db: float, deviation_db: float, total_steps: int, log_mel: LogMel | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel)
         self.parallel = mesh.data_parallel(self.model)
         self.mesh = mesh
         self.precision = choose_precision(cfg.precision, self.device)
@@ -87,9 +111,10 @@ class GradientLearner(Frozen):
         self.parallel.train()
         weigh(self.model, batch.weights)
         targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
+        inputs = self.standardise(batch.inputs)
         amp = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
         with amp:
-            logits = self.parallel(self.standardise(batch.inputs))
+            logits = self.parallel(inputs)
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         torch.autograd.backward(torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global))

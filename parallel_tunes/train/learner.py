@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +19,27 @@ LOSS_QUANTUM = 2.0**-24
 
 
 @dataclass(frozen=True)
+class Waveforms:
+    """Crops as samples, whose log-mel spectrograms are computed where the model is."""
+
+    samples: Tensor  # (num, num_samples), int16: all that the crops' frames reach, zeros where that is outside the clip
+    gains: Tensor  # (num,), float32: factor on samples / 32768
+    floors_db: Tensor  # (num,), float32: what the levels of the clip are floored at, dB
+    num_frames: Tensor  # (num,), int64: those of the clip; the crop's later frames take the lowest level of these
+
+    def to(self, device: torch.device) -> Waveforms:
+        """The same on a device."""
+        return Waveforms(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
+
+
+Inputs = Tensor | Waveforms  # (num, num_mels, num_frames), float16 dB; or what that is computed from
+
+
+@dataclass(frozen=True)
 class Batch:
     """This rank's part of a global batch."""
 
-    inputs: Tensor  # (num, num_mels, num_frames), float16 dB
+    inputs: Inputs
     targets: Tensor  # (num,), int64
     weights: Tensor  # (num,), float32: 1, or 0 for the stand-in of a rank that has no sample of this batch
     marks: Tensor  # (num,), int64: a hash of step, sample and augmentation draws, to prove what was trained on
@@ -71,7 +88,7 @@ class Sums:
 class Judge(Protocol):
     """What answers: a model that is not, or no longer, learning."""
 
-    def predict(self, inputs: Tensor) -> Tensor:
+    def predict(self, inputs: Inputs) -> Tensor:
         """Probabilities, shape (num, num_classes), on the CPU."""
         ...
 
@@ -116,6 +133,6 @@ class Source(Protocol):
 
     def targets(self, split: str) -> NDArray[np.int64]: ...
 
-    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Inputs]]:
         """Windows of tracks `first` to `last` in bounded parts: the track each belongs to (num,), and inputs (num, …)."""
         ...
