@@ -26,7 +26,7 @@ from parallel_tunes.schema import UserError, defaults, to_plain
 from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, make_shard
 
 # what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
-BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".flac": 50000}
+BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".m4a": 16000, ".flac": 50000}
 PLAIN_S, PACKED_S = 7e-5, 1e-3  # of one core, for a second of music: of 16-bit samples, or of what must be decoded
 PLAN = "plan.json"  # the size of shards that a folder was begun with
 
@@ -249,7 +249,8 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
                 return path.parent
     if may_make:
         return None
-    changed = [
+    changed = [] if features.kind == "logmel" else [f"features={features.kind}"]
+    changed += [
         f"features.{name}={value}"
         for name, value in to_plain(features).items()
         if value != defaults("features", features.kind)[name]

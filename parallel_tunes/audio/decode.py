@@ -16,6 +16,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from parallel_tunes.audio import m4a
+
 Samples = NDArray[np.float32] | NDArray[np.int16]
 MAX_S = 4 * 3600.0  # no track is longer; what a header claims beyond this is not believed
 MAX_CHANNELS = 32
@@ -53,7 +55,7 @@ class Sound:
     """A slice of an audio file, mixed to mono and resampled; open until the `with` block ends.
 
     Args:
-        path: any file that libsndfile reads: wav, au, flac, ogg, opus, mp3, …
+        path: any file that libsndfile reads: wav, au, flac, ogg, opus, mp3, …; m4a where torchcodec is installed.
         sample_rate_hz: sampling rate of the samples given, Hz.
         start_s: where the slice begins, seconds; what lies before is not decoded.
         length_s: length of the slice, seconds; by default to the end.
@@ -83,7 +85,8 @@ class Sound:
             if not os.access(path, os.R_OK):
                 raise UnreadableError("cannot be read: Permission denied")
             # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
-            self._file = soundfile.SoundFile(os.fsencode(path))
+            is_m4a = path.suffix.lower() in m4a.ENDINGS
+            self._file: Any = m4a.M4aFile(path) if is_m4a else soundfile.SoundFile(os.fsencode(path))
         except OSError as error:
             raise UnreadableError(f"cannot be read: {error.strerror or error}") from error
         except (soundfile.LibsndfileError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from parallel_tunes.data import synthetic
 from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError
 
-EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64"))
+EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64", ".m4a"))
 LIST_EXTENSIONS = (".csv", ".parquet")
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,32 @@ def test_sixteen_bit_samples_come_as_they_are(tmp_path: Path) -> None:
             samples = sound.read()
         assert samples.dtype == np.int16
         np.testing.assert_array_equal(samples, soundfile.read(path, dtype="int16")[0])
+
+
+def has_torchcodec() -> bool:
+    try:
+        import torchcodec  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+# its wheels are linked against CUDA's libraries: a machine without them, as CI's, cannot load it
+@pytest.mark.skipif(not has_torchcodec() or not shutil.which("ffmpeg"), reason="torchcodec or ffmpeg is not installed")
+def test_m4a_by_torchcodec(tmp_path: Path) -> None:
+    wave = write_audio(tmp_path / "a.wav", tone(440, 3.0, 44100, 2), 44100)
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wave, "-c:a", "aac", tmp_path / "a.m4a"], check=True)
+    samples, duration_s = decode(tmp_path / "a.m4a", sample_rate_hz=22050)
+    assert abs(duration_s - 3) < 0.1
+    part, _ = decode(tmp_path / "a.m4a", sample_rate_hz=22050, start_s=1.0, first_s=1.0)
+    assert np.abs(part - samples[22050:44100]).max() < 1e-3
+
+
+@pytest.mark.skipif(has_torchcodec(), reason="torchcodec is installed")
+def test_m4a_without_torchcodec_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"x" * 1000)
+    with pytest.raises(AudioError, match="m4a needs torchcodec and ffmpeg"):
+        decode(tmp_path / "a.m4a", sample_rate_hz=22050)
 
 
 def test_errors_have_types(tmp_path: Path) -> None:
