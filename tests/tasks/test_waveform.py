@@ -238,6 +238,7 @@ def test_two_ranks_train_alike(workshop: Path, trained: Path) -> None:
     assert is_near(workshop / "logs/train/waves-2", trained)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(workshop: Path, trained: Path) -> None:
     words = [*WORDS, "train.checkpoint_every=2", "run.name=waves-killed"]
     assert ptunes(*words, cwd=workshop, check=False, PT_DISTURB="step:7").returncode == -signal.SIGKILL
