@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_tunes.config_benchmark import BenchmarkConfig
 from parallel_tunes.schema import key
 
 
@@ -91,7 +92,7 @@ class FeaturesConfig:
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
     shard_mib: float | None = key(
-        "about how many MiB of features a shard holds; default a 64th of all, 4 to 256, and then as it was begun",
+        "about how many MiB of features a shard holds; default a 64th of all, 8 to 256, and then as it was begun",
         low=0.1,
     )
     pictures: bool = key("also write spectrograms/<label>/<track>.png")
@@ -212,6 +213,16 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkJob:
+    """the project and its peers side by side on the same work → table; of your own music with data.root=PATH"""
+
+    suite: str = key("what is measured", choices=("preprocess",))
+    benchmark: BenchmarkConfig
+    data: DataConfig
+    run: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     top_k: int = key("labels shown for each file", low=1)
     format: str = key("table, or json: one line of JSON before the report line", choices=("table", "json"))
@@ -280,6 +291,7 @@ JOBS: dict[str, type[Any]] = {
     "verify": VerifyJob,
     "evaluate": EvaluateJob,
     "predict": PredictJob,
+    "benchmark": BenchmarkJob,
     "submit": SubmitJob,
     "doctor": DoctorJob,
 }

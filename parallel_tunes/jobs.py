@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes import session, summaries
 from parallel_tunes.config import (
+    BenchmarkJob,
     DataConfig,
     DoctorJob,
     EvaluateJob,
@@ -263,6 +264,14 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
+def benchmark(cfg: BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
+    """Time the project and its peers on the same work."""
+    from parallel_tunes.benchmark import suites
+    from parallel_tunes.reports import benchmark as page
+
+    return {**suites.carry_out(cfg, run, mesh.cpu_model), "publish": partial(page.write, run)}
+
+
 JOBS = {
     "synth": Job(synth, summaries.say_synth),
     "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
@@ -272,4 +281,5 @@ JOBS = {
     "submit": Job(submit, summaries.say_nothing, fresh=True),
     "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True, fresh=True),
     "predict": Job(predict, summaries.say_predict, group="predict", fresh=True),
+    "benchmark": Job(benchmark, summaries.say_benchmark),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from parallel_tunes.config import (
+    BenchmarkJob,
     DoctorJob,
     EvaluateJob,
     PredictJob,
@@ -67,6 +68,16 @@ def say_verify(cfg: VerifyJob, report: Facts, run: Run) -> None:
         )
     asked = "bit for bit" if figures["exact"] else f"to {figures['tolerance']:g}, the samples exactly"
     run.log(f"{'equal' if figures['equal'] else 'NOT EQUAL'} {asked}, after {figures['restarts']} restarts")
+
+
+def say_benchmark(cfg: BenchmarkJob, report: Facts, run: Run) -> None:
+    """The table, the ratios, and where the page is."""
+    del cfg
+    from parallel_tunes.reports.benchmark import to_lines
+
+    for line in to_lines(report):
+        run.log(line)
+    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_nothing(cfg: SubmitJob | DoctorJob, report: Facts, run: Run) -> None:

@@ -87,7 +87,7 @@ def test_connections_are_private_and_on_loopback() -> None:
         assert stat.S_IMODE(cluster.folder.stat().st_mode) == 0o700
         family = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
         listening = [
-            connection.laddr[0]
+            str(next(iter(connection.laddr)))
             for connection in psutil.net_connections("inet")
             if connection.pid in family and connection.status == psutil.CONN_LISTEN
         ]
