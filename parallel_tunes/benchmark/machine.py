@@ -1,0 +1,42 @@
+"""What a figure depends on besides the code: the machine, its software, and who else is at work there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import soundfile
+
+from parallel_tunes.run import git_revision, versions
+
+PEERS = ("torchaudio", "scikit-learn", "threadpoolctl")
+BUSY = 0.03  # share of a core with others, from which on figures are not to be trusted
+
+
+def describe(cpu_model: str) -> dict[str, Any]:
+    """The machine and its software; the same whenever the same figures may be expected."""
+    found = versions() | {"libsndfile": soundfile.__libsndfile_version__}
+    for package in PEERS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return {
+        "cpu": cpu_model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "versions": found,
+        "git": git_revision(),
+    }
+
+
+def warn_if_busy(taken: float) -> str | None:
+    """A line about others at work, if there are.
+
+    Args:
+        taken: share of the measurements' time that the core was with others.
+    """
+    if taken <= BUSY:
+        return None
+    return f"others were at work here, and took {100 * taken:.0f} % of the core: measure again when the machine is idle"

@@ -1,0 +1,65 @@
+"""What a benchmark is made of: pieces of work that are timed, and which of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of work that every repetition times once.
+
+    Args:
+        name: in rows and reports.
+        what: the same in words.
+        group: cells of one group share a table and a chart.
+        kind: `peer`, `ours`, `part` of ours, or `floor`, what bounds them all.
+        n: clips in one measurement.
+        measure: does the work for all n; seconds.
+        one_thread: whether it is one thread of this process, that waits for nothing.
+        cold: whether it begins from nothing each time, so that there is nothing to warm up.
+    """
+
+    name: str
+    what: str
+    group: str
+    kind: str
+    n: int
+    measure: Callable[[], float]
+    one_thread: bool = False
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times faster the cell `fast` is than the cell `slow`."""
+
+    name: str
+    what: str
+    slow: str
+    fast: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything that one benchmark measures.
+
+    Args:
+        groups: what each group of cells has in common, in words.
+        cells: what is timed.
+        comparisons: of cells that are there.
+        method: sentences on how it is measured, for the reader of a report.
+        notes: what is left out here, and why.
+        key: names what the figures depend on; repetitions of another key are measured again.
+        examine: given each cell's median, ms a clip, more facts for the report's metrics.
+    """
+
+    groups: Mapping[str, str]
+    cells: tuple[Cell, ...]
+    comparisons: tuple[Comparison, ...]
+    method: tuple[str, ...]
+    notes: tuple[str, ...]
+    key: str
+    examine: Callable[[Mapping[str, float]], dict[str, Any]]

@@ -1,0 +1,21 @@
+"""The keys of conf/benchmark/: what every suite of benchmarks takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallel_tunes.schema import key
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    repetitions: int = key("how often each row is timed; from 6 on, intervals reach 95 %", low=1)
+    num_clips: int = key("clips for the whole pipeline; 20 for a quick look", low=1)
+    peer_clips: int = key("clips for librosa's pipeline, which is slower; figures are per clip", low=1)
+    clip_s: float = key("length of a clip, seconds", low=1, high=600)
+    engines: tuple[int, ...] = key("numbers of ipyparallel engines", low=1, high=4096)
+    formats: tuple[str, ...] = key(
+        "encodings on one core; wav22 is mono at 22 050 Hz, the others stereo at 44 100 Hz",
+        low=1, choices=("wav22", "wav44", "mp3", "flac"),
+    )  # fmt: skip
+    seed: int = key("seed of the clips and of the order of the rows", low=0)

@@ -1,0 +1,138 @@
+"""What a benchmark found: the table as text, bars as PNGs, one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from parallel_tunes.run import Run
+
+Cells = list[dict[str, Any]]
+# Okabe & Ito's, told apart by any eye
+COLOURS = {"peer": "#D55E00", "ours": "#0072B2", "part": "#56B4E9", "floor": "#999999"}
+NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours", "floor": "floor"}
+PER_SECOND = "pipeline"  # the group that is drawn as clips a second: longer bars are better
+STYLE: Any = {
+    "figure.dpi": 110,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "text.parse_math": False,
+}
+
+
+def write(run: Run, report: dict[str, Any]) -> None:
+    """Write a PNG for each group of cells, and report.html."""
+    pictures = {}
+    with matplotlib.rc_context(STYLE):
+        for group, cells in groups_of(report).items():
+            pictures[group] = _png(draw_bars(cells, group))
+    for group, data in pictures.items():
+        run.write_bytes(f"{group}.png", data)
+    run.write_bytes("report.html", render(report, pictures).encode())
+
+
+def groups_of(report: dict[str, Any]) -> dict[str, Cells]:
+    """The cells by their group, in order."""
+    cells: Cells = report["metrics"]["cells"]
+    return {
+        group: [cell for cell in cells if cell["group"] == group] for group in dict.fromkeys(c["group"] for c in cells)
+    }
+
+
+def to_lines(report: dict[str, Any]) -> Iterator[str]:
+    """The tables as plain text."""
+    metrics = report["metrics"]
+    width = max(len(cell["what"]) for cell in metrics["cells"])
+    for group, cells in groups_of(report).items():
+        yield ""
+        yield f"{metrics['groups'][group]}"
+        yield f"{'':{width}}  {'ms a clip':>10}  {interval_name(metrics):>19}  {'clips/s':>8}  {'n':>5}"
+        for cell in cells:
+            interval = f"{figures(cell['low'])} to {figures(cell['high'])}"
+            rate = figures(1000 / cell["median"])
+            yield f"{cell['what']:{width}}  {figures(cell['median']):>10}  {interval:>19}  {rate:>8}  {cell['n']:>5}"
+    yield ""
+    width = max(map(len, metrics["ratios"]), default=0)
+    for name, ratio in metrics["ratios"].items():
+        low, high = metrics["intervals"][name]
+        interval = f"{figures(low)} to {figures(high)}"
+        yield f"{name:{width}}  {figures(ratio):>6} ×  {interval:>16}  {metrics['compared'][name]}"
+
+
+def interval_name(metrics: dict[str, Any]) -> str:
+    """`95 % interval`, or what so few repetitions reach."""
+    level = metrics["interval_level"]
+    return "95 % interval" if level >= 0.95 else f"range ({100 * level:.0f} %)"
+
+
+def figures(value: float) -> str:
+    """A number with three significant figures, more where they stand before the point."""
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:.{min(decimals, 4)}f}"
+
+
+def draw_bars(cells: Cells, group: str) -> Figure:
+    """A bar a cell, with its interval and its number."""
+    per_second = group == PER_SECOND
+
+    def shown(ms: float) -> float:
+        return 1000 / ms if per_second else ms
+
+    drawing, axes = plt.subplots(figsize=(9, 1.2 + 0.3 * len(cells)), layout="constrained")
+    at = np.arange(len(cells))
+    medians = np.array([shown(cell["median"]) for cell in cells])
+    ends = np.array([sorted((shown(cell["low"]), shown(cell["high"]))) for cell in cells]).T
+    spread = np.abs(ends - medians)
+    axes.barh(at, medians, 0.7, color=[COLOURS[cell["kind"]] for cell in cells], xerr=spread, error_kw={"linewidth": 1})
+    for place in range(len(cells)):
+        axes.annotate(
+            figures(medians[place]), (ends[1][place], place), xytext=(5, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(at, [cell["what"] for cell in cells])
+    axes.invert_yaxis()
+    axes.margins(y=0.02)
+    axes.set_xlim(0, 1.12 * float(ends.max()))
+    axes.set_xlabel("clips/s (longer is better)" if per_second else "ms a clip (shorter is better)")
+    kinds = [kind for kind in COLOURS if kind in {cell["kind"] for cell in cells}]
+    patches = [Patch(color=COLOURS[kind], label=NAMES[kind]) for kind in kinds]
+    axes.legend(handles=patches, frameon=False, ncols=len(patches), loc="lower left", bbox_to_anchor=(0, 1))
+    return drawing
+
+
+def render(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    """The HTML page: self-contained, every text from outside escaped."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    pages.filters["figures"] = figures
+    images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
+    return pages.get_template("benchmark.html").render(
+        report=report, metrics=report["metrics"], groups=groups_of(report), images=images,
+        interval=interval_name(report["metrics"]),
+    )  # fmt: skip
+
+
+def _png(drawing: Figure) -> bytes:
+    stream = io.BytesIO()
+    drawing.savefig(stream, format="png")
+    plt.close(drawing)
+    return stream.getvalue()
