@@ -184,10 +184,11 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             except (TimeoutError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
                 raise UserError(f"parallel.engines={engines.num}: they do not start ({error})") from error
             controller = psutil.Process(cluster.controller.pid)
+            family = {controller}
             yield Cluster(
                 client,
                 start_one=lambda: cluster.start_engines_sync(n=1),
-                is_up=lambda: is_alive(controller),
+                is_up=lambda: are_alive(controller, family),
                 timeout_s=cluster.engine_timeout,
                 folder=Path(folder),
             )
@@ -196,6 +197,13 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
                 if client:
                     client.close()
             cluster.stop_cluster_sync()
+
+
+def are_alive(controller: psutil.Process, family: set[psutil.Process]) -> bool:
+    """Whether all of the controller's processes live, of which `family` is told as they come: without one, all wait for ever."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family |= set(controller.children(recursive=True))
+    return all(map(is_alive, family))
 
 
 def _use_slurm(settings: Any, num: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -76,8 +77,9 @@ def checksums(folder: Path) -> list[str]:
 
 def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
     """SIGKILL to an engine, to ipyparallel's controller or to the job itself: nothing is lost, nothing is made twice."""
-    write_tree(tmp_path / "music", num_tracks=12, duration_s=12.0)
-    words = (f"data.root={tmp_path}/music", "preprocess.shard_mib=0.15", "features.hop_length=64")
+    write_tree(tmp_path / "music", num_tracks=12, duration_s=14.0)
+    slow = ("features.hop_length=2", "features.num_mels=16")  # some seconds of work, to be killed in the midst of
+    words = (f"data.root={tmp_path}/music", "preprocess.shard_mib=6", *slow)
     ptunes("preprocess", *words, "run.name=whole", "parallel.engines=0", cwd=tmp_path)
     rng = random.Random(KILLS)
     for number in range(KILLS):
@@ -87,16 +89,15 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
         first = start(tmp_path, *run)
         wait_until(partial(has_engines, first), 30, "two engines")
         family = children(first)
-        time.sleep(rng.uniform(0, 4))
-        (first if victim == "job" else rng.choice(family[victim] or [first])).send_signal(signal.SIGKILL)
+        time.sleep(rng.uniform(0, 5))
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was quicker
+            (first if victim == "job" else rng.choice(family[victim] or [first])).send_signal(signal.SIGKILL)
         said = first.communicate(timeout=60)[0]
         wait_until(partial(have_ended, family), 20, "all have ended")
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
-        if victim == "engine" or (folder / "manifest.json").exists():
-            assert first.returncode == 0 or victim == "job", said
-        else:
-            assert first.returncode in (1, 2, -signal.SIGKILL), said
-            assert "Traceback" not in said
+        assert first.returncode in ((0,) if victim == "engine" else (0, 2, -signal.SIGKILL)), said
+        assert "Traceback" not in said
+        print(f"{victim}: {first.returncode}, {len(before)} shards were made")
         ptunes("preprocess", *run, cwd=tmp_path)
         assert checksums(folder) == checksums(tmp_path / "logs/preprocess/whole"), victim
         after = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
