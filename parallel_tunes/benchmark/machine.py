@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.metadata
 import os
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -20,7 +22,7 @@ def describe(cpu_model: str) -> dict[str, Any]:
     """The machine and its software; the same whenever the same figures may be expected."""
     found = versions() | {"libsndfile": soundfile.__libsndfile_version__}
     for package in PEERS:
-        with suppress(importlib.metadata.PackageNotFoundError):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return {
         "cpu": cpu_model,
@@ -40,3 +42,22 @@ def warn_if_busy(taken: float) -> str | None:
     if taken <= BUSY:
         return None
     return f"others were at work here, and took {100 * taken:.0f} % of the core: measure again when the machine is idle"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for whatever computes in here: torch, BLAS and OpenMP."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # scikit-learn brings it; it knows BLAS and OpenMP, whatever library they come from
+        limits = importlib.import_module("threadpoolctl").threadpool_limits(1)
+    except ImportError:
+        limits = contextlib.nullcontext()
+    try:
+        with limits:
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from parallel_tunes.benchmark import machine
 from parallel_tunes.benchmark.medians import estimate, estimate_ratio
 from parallel_tunes.benchmark.suite import Cell, Suite
 from parallel_tunes.run import Run
@@ -62,11 +64,12 @@ def measure_once(cells: Sequence[Cell], rng: np.random.Generator, advance: Calla
     for at in rng.permutation(len(cells)):
         cell = cells[at]
         gc.collect()  # no cell pays for what another has left
-        cpu_before = time.process_time()
-        seconds = cell.measure()
-        if cell.one_thread:
-            wall_s += seconds
-            cpu_s += time.process_time() - cpu_before
+        with machine.one_thread() if cell.one_thread else contextlib.nullcontext():
+            cpu_before = time.thread_time()
+            seconds = cell.measure()
+            cpu_after = time.thread_time()
+        if cell.one_thread and cell.kind != "floor":  # which prepares something before its time is taken
+            wall_s, cpu_s = wall_s + seconds, cpu_s + cpu_after - cpu_before
         ms[cell.name] = 1000 * seconds / cell.n
         advance()
     return Repetition(ms, max(1 - cpu_s / wall_s, 0.0) if wall_s else 0.0)

@@ -58,8 +58,7 @@ class OneCore:
             ("flops", "floor: the Fourier transforms' operations", floor.time_flops),
             ("bytes", "floor: the bytes read and written", floor.time_bytes),
         ):
-            timed_work = partial(peers.on_one_thread, partial(measure, work, n))
-            yield Cell(f"floor_{kind}", what, MONO, "floor", n, timed_work)
+            yield Cell(f"floor_{kind}", what, MONO, "floor", n, partial(measure, work, n), one_thread=True)
 
     def _count_work(self) -> floor.Work:
         num_samples = round(self.features.sample_rate_hz * (self.features.clip_s or 0))
@@ -116,4 +115,4 @@ def _cell(name: str, what: str, kind: str, work: Callable[[Any], object], inputs
                 work(each)
         return time.perf_counter() - began
 
-    return Cell(name, what, group, kind, passes * len(inputs), partial(peers.on_one_thread, measure), one_thread=True)
+    return Cell(name, what, group, kind, passes * len(inputs), measure, one_thread=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,31 +14,6 @@ from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.parallel.dispatch import Advance
 
 Levels = Callable[[Path], object]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for whatever computes in here: torch, BLAS and OpenMP."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        # scikit-learn brings it; it knows BLAS and OpenMP, whatever library they come from
-        limits = importlib.import_module("threadpoolctl").threadpool_limits(1)
-    except ImportError:
-        limits = contextlib.nullcontext()
-    try:
-        with limits:
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def on_one_thread(measure: Callable[[], float]) -> float:
-    """What `measure` gives on one thread."""
-    with one_thread():
-        return measure()
 
 
 def find_levels(path: Path, features: FeaturesConfig, *, gain: float = 1.0) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ class Cell:
         kind: `peer`, `ours`, `part` of ours, or `floor`, what bounds them all.
         n: clips in one measurement.
         measure: does the work for all n; seconds.
-        one_thread: whether it is one thread of this process, that waits for nothing.
+        one_thread: whether it is done by this thread alone, which waits for nothing; torch, BLAS and OpenMP start no others.
         cold: whether it begins from nothing each time, so that there is nothing to warm up.
     """
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from parallel_tunes.benchmark.measure import Repetition, measure, summarise
+from parallel_tunes.benchmark import machine
+from parallel_tunes.benchmark.measure import Repetition, measure, measure_once, summarise
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
 from parallel_tunes.config import RunConfig
 from parallel_tunes.run import Run
@@ -88,3 +92,30 @@ def test_figures_of_a_report(tmp_path: Path) -> None:
     cell = metrics["cells"][1]
     assert (cell["name"], cell["n"], cell["unit"], cell["repetitions"]) == ("fast", 10, "ms a clip", 7)
     assert (cell["low"], cell["median"], cell["high"]) == (50.0, 50.0, 50.0)
+
+
+def test_one_thread_where_a_cell_wants_it(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen: dict[str, int] = {}
+
+    def cell(name: str, *, one_thread: bool) -> Cell:
+        def work() -> float:
+            began = time.perf_counter()
+            seen[name] = torch.get_num_threads()
+            if one_thread:
+                time.sleep(0.05)  # as if others had the core
+            return time.perf_counter() - began
+
+        return Cell(name, name, "all", "ours", 1, work, one_thread=one_thread)
+
+    try:
+        cells = [cell("pinned", one_thread=True), cell("free", one_thread=False)]
+        found = measure_once(cells, np.random.default_rng(0), lambda: None)
+        assert seen == {"pinned": 1, "free": 2}
+        assert torch.get_num_threads() == 2
+        assert 0.5 < found.taken <= 1
+        assert machine.warn_if_busy(found.taken)
+        assert machine.warn_if_busy(0.0) is None
+    finally:
+        torch.set_num_threads(before)

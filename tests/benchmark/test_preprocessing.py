@@ -198,14 +198,6 @@ def test_the_least_work_of_a_clip() -> None:
     assert floor.time_bytes(work, 2) > 0
 
 
-def test_one_thread_is_for_a_while_only() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    assert peers.on_one_thread(lambda: float(torch.get_num_threads())) == 1.0
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
-
-
 def test_torchaudio_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert peers.make_torchaudio(make(FeaturesConfig, "features", "logmel")) is None
