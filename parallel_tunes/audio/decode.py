@@ -22,7 +22,8 @@ Samples = NDArray[np.float32] | NDArray[np.int16]
 MAX_S = 4 * 3600.0  # no track is longer; what a header claims beyond this is not believed
 MAX_CHANNELS = 32
 MAX_RATE_HZ = 768_000
-BLOCK = 1 << 16  # frames at a time: mixing and resampling stay in the cache
+BLOCK = 1 << 16  # frames mixed and resampled at a time: they stay in the cache
+READ = 1 << 21  # … and decoded
 MARGIN_S = 0.1  # what the resampler wants to hear before a slice
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write into a pipe put for the length
 
@@ -92,6 +93,7 @@ class Sound:
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _explain(error) from error
         try:
+            self._at = 0
             self._bound(sample_rate_hz, start_s, length_s)
         except BaseException:
             self._file.close()
@@ -159,7 +161,9 @@ class Sound:
     def blocks(self) -> Iterator[Samples]:
         """The slice from its start in blocks, of which each is overwritten by the next."""
         kind = np.int16 if self._file.subtype == "PCM_16" else np.float32
-        buffer: NDArray[Any] = np.empty((BLOCK, self._file.channels), kind)
+        # a decoder is best called seldom, plain samples are best read into the cache
+        size = BLOCK if self._file.subtype.startswith("PCM") and self._file.format != "FLAC" else READ
+        buffer: NDArray[Any] = np.empty((min(size, max(self._last - self._first, 1)), self._file.channels), kind)
         resampler = None
         if self._rates[0] != self._rates[1]:
             resampler = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
@@ -167,21 +171,25 @@ class Sound:
         while at < self._last and left != 0:
             read = self._fill(buffer[: self._last - at], at, at - self._first)
             at += len(read)
-            block = read[:, 0] if self.is_exact else _mix(read)
-            if resampler:
-                block = resampler.resample_chunk(block, last=at >= self._last)
-            skipped = min(skip, block.size)
-            block = block[skipped:][:left]
-            skip -= skipped
-            left = None if left is None else left - block.size
-            yield block
+            for first in range(0, len(read), BLOCK):
+                part = read[first : first + BLOCK]
+                block = part[:, 0] if self.is_exact else _mix(part)
+                if resampler:
+                    is_last = at >= self._last and first + BLOCK >= len(read)
+                    block = resampler.resample_chunk(block, last=is_last)
+                skipped = min(skip, block.size)
+                block = block[skipped:][:left]
+                skip -= skipped
+                left = None if left is None else left - block.size
+                yield block
 
     def _fill(self, buffer: NDArray[Any], at: int, have: int) -> NDArray[Any]:
         """Decode as many frames as the buffer holds, from frame `at` on; fewer at the end."""
         try:
-            if self._file.tell() != at:
+            if self._at != at:
                 self._file.seek(at)
             read = self._file.read(out=buffer)
+            self._at = at + len(read)  # asking libsndfile where it is makes its MP3 decoder begin anew
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _explain(error) from error
         if not len(read) and len(buffer):
@@ -233,11 +241,15 @@ def decode(
 
 def _mix(frames: NDArray[Any]) -> NDArray[np.float32]:
     """The mean of the channels, shape (num_frames,), float32: they are added in order, not by slow reductions of rows."""
-    full_scale = 32768 if frames.dtype == np.int16 else 1
-    total = frames[:, 0].astype(np.float32)
-    for channel in range(1, frames.shape[1]):
+    num_channels = frames.shape[1]
+    scale = np.float32(1 / (num_channels * (32768 if frames.dtype == np.int16 else 1)))
+    frames = frames.astype(np.float32, copy=False)  # a strided sum of int16 takes four times as long
+    if num_channels == 1:
+        return np.asarray(frames[:, 0] * scale, np.float32)
+    total = frames[:, 0] + frames[:, 1]
+    for channel in range(2, num_channels):
         total += frames[:, channel]
-    total *= np.float32(1 / (full_scale * frames.shape[1]))
+    total *= scale
     return total
 
 

@@ -18,7 +18,7 @@ class M4aFile:
         RuntimeError: torchcodec is missing, or cannot read the file.
     """
 
-    subtype = "AAC"
+    format = subtype = "AAC"
     extra_info = ""
 
     def __init__(self, path: Path) -> None:
