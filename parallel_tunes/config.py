@@ -92,7 +92,7 @@ class FeaturesConfig:
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
     shard_mib: float | None = key(
-        "about how many MiB of features a shard holds; default a 64th of all, 8 to 256, and then as it was begun",
+        "about how many MiB of features a shard holds; default a 64th of all, 16 to 256, and then as it was begun",
         low=0.1,
     )
     pictures: bool = key("also write spectrograms/<label>/<track>.png")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from parallel_tunes.data import shards
 from parallel_tunes.parallel.dispatch import Advance
 from parallel_tunes.schema import build
 
+AHEAD = 4  # files that are fetched before they are wanted
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -28,7 +31,6 @@ class ShardTask:
     Args:
         rows: of the index.
         quarantined: files that kill engines, and are left out.
-        careful: whether to read no file before the one at work, so that a death is that one's.
     """
 
     name: str
@@ -40,7 +42,6 @@ class ShardTask:
     features: FeaturesConfig
     max_bytes: int
     quarantined: tuple[str, ...] = ()
-    careful: bool = False
 
     @property
     def num_units(self) -> int:
@@ -52,10 +53,9 @@ class ShardTask:
 
         A file in whose work two engines have died is quarantined.
         """
-        at_work = list(self.paths[unit : unit + (1 if self.careful else 2)])  # the next one is read ahead
-        guilty = [path for path in at_work if path in suspects] if self.careful else []
-        again = replace(self, careful=True, quarantined=(*self.quarantined, *guilty))
-        return again, [*suspects, *at_work]
+        at_work = self.paths[unit : unit + 1]
+        guilty = [path for path in at_work if path in suspects]
+        return replace(self, quarantined=(*self.quarantined, *guilty)), [*suspects, *at_work]
 
 
 def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
@@ -74,7 +74,12 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
             return shards.Failure(path, str(error))
 
     def entries() -> Iterator[shards.Entry]:
-        for place, source in enumerate(read_ahead(load, task.paths, ahead=0 if task.careful else 1)):
+        for path in task.paths[:AHEAD]:
+            announce(task.root / path)
+        for place, path in enumerate(task.paths):
+            for later in task.paths[place + AHEAD : place + AHEAD + 1]:
+                announce(task.root / later)
+            source = load(path)
             if isinstance(source, shards.Failure):
                 yield source
             else:
@@ -87,24 +92,14 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
     return shards.write_shard(task.folder, task.name, task.key, shape, dtype, entries())
 
 
-def read_ahead(
-    load: Callable[[str], front_end.Source | shards.Failure], paths: tuple[str, ...], *, ahead: int
-) -> Iterator[front_end.Source | shards.Failure]:
-    """What `load` gives for each path, in order; up to `ahead` of them are loaded while the caller works."""
-    if not ahead:
-        yield from map(load, paths)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+def announce(path: Path) -> None:
+    """Let the system fetch a file into memory, without waiting for it: decoding, which comes later, need not wait then."""
+    with contextlib.suppress(OSError, ValueError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
         try:
-            waiting = [reader.submit(load, path) for path in paths[:ahead]]
-            for path in [*paths[ahead:], None]:
-                if path is not None:
-                    waiting.append(reader.submit(load, path))
-                yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
-            reader.shutdown(wait=True, cancel_futures=True)
+            os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def _mix(frames: NDArray[Any]) -> NDArray[np.float32]:
     frames = frames.astype(np.float32, copy=False)  # a strided sum of int16 takes four times as long
     if num_channels == 1:
         return np.asarray(frames[:, 0] * scale, np.float32)
-    total = frames[:, 0] + frames[:, 1]
+    total: NDArray[np.float32] = frames[:, 0] + frames[:, 1]
     for channel in range(2, num_channels):
         total += frames[:, channel]
     total *= scale

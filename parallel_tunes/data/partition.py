@@ -36,5 +36,5 @@ def cut(paths: Sequence[str], sizes: NDArray[np.float64], shard_bytes: float) ->
 
 
 def choose_size(total_bytes: float) -> int:
-    """Bytes of a shard where nobody says: a 64th of all, as a power of two from 8 to 256 MiB."""
-    return int(2 ** np.clip(np.ceil(np.log2(max(total_bytes, 1) / 64)), 23, 28))
+    """Bytes of a shard where nobody says: a 64th of all, as a power of two from 16 to 256 MiB."""
+    return int(2 ** np.clip(np.ceil(np.log2(max(total_bytes, 1) / 64)), 24, 28))

@@ -123,10 +123,10 @@ def is_up(process: psutil.Process) -> bool:
 def test_a_death_is_blamed_on_what_was_at_work_twice(tmp_path: Path) -> None:
     some = tasks(write_tree(tmp_path / "tree", num_tracks=2), tmp_path / "a")
     task = dataclasses.replace(some[0], paths=tuple(path for part in some for path in part.paths))
-    again, suspects = task.after_death([], 1)
+    again, suspects = task.after_death([], 2)
     assert isinstance(again, shard_work.ShardTask)
-    assert (again.careful, again.quarantined) == (True, ())
-    assert suspects == list(task.paths[1:3])  # the second was read ahead
+    assert again.quarantined == ()
+    assert suspects == [task.paths[2]]
     elsewhere, _ = again.after_death(suspects, 3)
     assert elsewhere.quarantined == ()
     guilty, _ = again.after_death(suspects, 2)
