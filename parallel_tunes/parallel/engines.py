@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,6 +173,7 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             profile_dir=str(Path(folder).resolve() / "profile"),
             # an engine counts as started at its first heartbeat: 3 s apart by default, which is most of the start-up
             controller_args=["--HeartMonitor.period=250", "--HeartMonitor.max_heartmonitor_misses=120"],
+            delay=0,  # of the engines behind the controller, whose address they wait for anyhow
             config=settings,
             log_level=40,
             **how,
@@ -196,6 +198,8 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             with contextlib.suppress(Exception):
                 if client:
                     client.close()
+                if not on_slurm:  # they hold nothing, and would take half a second to leave politely
+                    cluster.signal_engines_sync(signal.SIGKILL)
             cluster.stop_cluster_sync()
 
 

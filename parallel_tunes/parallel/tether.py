@@ -25,7 +25,13 @@ def watch(parent: int) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
+def tie() -> None:
+    """Watch the parent from a thread."""
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
+if __name__ == "__main__":
+    tie()
+    os.register_at_fork(after_in_child=tie)  # the controller's own processes are tied to it, and so to us
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
