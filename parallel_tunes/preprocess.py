@@ -117,7 +117,8 @@ def make_shards(
     """
     front_end.check(features)
     folder.mkdir(parents=True, exist_ok=True)
-    asked = None if parallel.engines == "auto" else Engines(int(parallel.engines), parallel.launcher, folder)
+    how_many = None if parallel.engines == "auto" else int(parallel.engines)
+    asked = None if how_many is None else Engines(how_many, parallel.launcher, folder, imports=(make_shard.__module__,))
     with start_beside(None if cluster else asked, partial(index.scan, data)) as ((tracks, root), started):
         tasks = plan(tracks, folder, root, data, features, cfg)
         finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}

@@ -160,9 +160,10 @@ class Sound:
 
     def blocks(self) -> Iterator[Samples]:
         """The slice from its start in blocks, of which each is overwritten by the next."""
-        kind = np.int16 if self._file.subtype == "PCM_16" else np.float32
+        is_plain = self._file.subtype.startswith("PCM") and self._file.format != "FLAC"
+        kind = np.int16 if self._file.subtype == "PCM_16" and (is_plain or self.is_exact) else np.float32
         # a decoder is best called seldom, plain samples are best read into the cache
-        size = BLOCK if self._file.subtype.startswith("PCM") and self._file.format != "FLAC" else READ
+        size = BLOCK if is_plain else READ
         buffer: NDArray[Any] = np.empty((min(size, max(self._last - self._first, 1)), self._file.channels), kind)
         resampler = None
         if self._rates[0] != self._rates[1]:

@@ -14,6 +14,7 @@ import torch
 from parallel_tunes import files
 from parallel_tunes.benchmark import gpu, one_core, pipeline
 from parallel_tunes.benchmark.clips import ENCODINGS, write_clips
+from parallel_tunes.benchmark.costs import estimate_costs
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
 from parallel_tunes.config import BenchmarkJob, FeaturesConfig
 from parallel_tunes.config_benchmark import BenchmarkConfig
@@ -68,7 +69,7 @@ def open_suite(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Itera
             method=(*METHOD, f"The clips, {settings.clip_s:g} s each, are made of {clips.source}."),
             notes=tuple(notes),
             key=files.digest_json({**machine, "sounds": clips.digest, "cells": sorted(names)})[:16],
-            examine=on_core.examine,
+            examine=lambda medians: on_core.examine(medians) | {"costs": list(estimate_costs(medians, features))},
         )
 
 

@@ -13,15 +13,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from parallel_tunes import files
 from parallel_tunes.schema import UserError
+
+if TYPE_CHECKING:  # engines only write shards, and need not wait for pandas
+    import pandas as pd
 
 FORMAT = 2
 WORDS = ("path", "label", "group", "split", "hash")  # what a data set is, in index.parquet
@@ -137,6 +138,8 @@ def write_manifest(
         tracks: all files, as `index.scan` gives them.
         facts: go into the manifest.
     """
+    import pandas as pd
+
     merged = [
         {"row": row, "shard": number, **vars(track)}
         for number, (shard, rows) in enumerate(made)
@@ -186,6 +189,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _read_index(path: Path) -> pd.DataFrame:
     """The table, column by column: pandas' own way takes twice the memory while it reads."""
+    import pyarrow.parquet
+
     table = pyarrow.parquet.read_table(path, memory_map=True)
     index: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     del table

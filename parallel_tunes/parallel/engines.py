@@ -40,12 +40,14 @@ class Engines:
         launcher: `local` starts them on this machine; `slurm` as a step of this allocation, or outside of one as a job.
         folder: where all nodes see what the engines are found by; needed by `slurm`.
         threads: in this process, without engines.
+        imports: modules that local engines import while they wait for their controller.
     """
 
     num: int
     launcher: str = "local"
     folder: Path | None = None
     threads: int = 1
+    imports: tuple[str, ...] = ()
 
 
 def choose(launcher: str, folder: Path, work_s: float, num_tasks: int, say: Callable[[str], None]) -> Engines:
@@ -154,26 +156,15 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
     ) as folder:
         os.environ["IPYTHONDIR"] = folder  # nothing is left in the home folder; connection files are this user's alone
         import ipyparallel
-        from traitlets.config import Config
 
-        root = str(Path(__file__).parents[2])  # the engines import the package from where this process has it
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings = Config()
-        how: dict[str, Any] = {"engines": "local", "controller_ip": "127.0.0.1"}
-        settings.EngineLauncher.environment = ONE_THREAD | {"PYTHONPATH": paths}
-        settings.ControllerLauncher.environment = {"PYTHONPATH": paths}
-        tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether"]
-        settings.LocalControllerLauncher.controller_cmd = [*tethered, "ipyparallel.controller"]
-        settings.LocalEngineSetLauncher.engine_cmd = [*tethered, "ipyparallel.engine"]
-        settings.LocalEngineSetLauncher.delay = 0
-        if on_slurm:
-            how |= _use_slurm(settings, engines.num)
+        settings, how = _settle(engines)
         cluster = ipyparallel.Cluster(
             n=engines.num,
             profile_dir=str(Path(folder).resolve() / "profile"),
             # an engine counts as started at its first heartbeat: 3 s apart by default, which is most of the start-up
             controller_args=["--HeartMonitor.period=250", "--HeartMonitor.max_heartmonitor_misses=120"],
-            delay=0,  # of the engines behind the controller, whose address they wait for anyhow
+            delay=0,  # of the engines behind the controller: they wait for its address by themselves, and import meanwhile
+            send_engines_connection_env=on_slurm,
             config=settings,
             log_level=40,
             **how,
@@ -201,6 +192,23 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
                 if not on_slurm:  # they hold nothing, and would take half a second to leave politely
                     cluster.signal_engines_sync(signal.SIGKILL)
             cluster.stop_cluster_sync()
+
+
+def _settle(engines: Engines) -> tuple[Any, dict[str, Any]]:
+    """Settings of ipyparallel's launchers, and arguments of its Cluster."""
+    from traitlets.config import Config
+
+    root = str(Path(__file__).parents[2])  # the engines import the package from where this process has it
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    settings = Config()
+    settings.EngineLauncher.environment = ONE_THREAD | {"PYTHONPATH": paths}
+    settings.ControllerLauncher.environment = {"PYTHONPATH": paths}
+    tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether"]
+    settings.LocalControllerLauncher.controller_cmd = [*tethered, "ipyparallel.controller"]
+    settings.LocalEngineSetLauncher.engine_cmd = [*tethered, ",".join([*engines.imports, "ipyparallel.engine"])]
+    settings.LocalEngineSetLauncher.delay = 0
+    how: dict[str, Any] = {"engines": "local", "controller_ip": "127.0.0.1"}
+    return settings, how | (_use_slurm(settings, engines.num) if engines.launcher == "slurm" else {})
 
 
 def are_alive(controller: psutil.Process, family: set[psutil.Process]) -> bool:

@@ -1,10 +1,12 @@
-"""python -m parallel_tunes.parallel.tether MODULE WORD …: runs a module that ends when the process that started it does.
+"""python -m parallel_tunes.parallel.tether [MODULE,]MODULE WORD …: runs a module that ends when the process that started it
+does; modules before it are imported first.
 
 ipyparallel's controller and engines outlive a process that is killed without notice, and would wait for it for ever.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import signal
@@ -33,5 +35,8 @@ def tie() -> None:
 if __name__ == "__main__":
     tie()
     os.register_at_fork(after_in_child=tie)  # the controller's own processes are tied to it, and so to us
+    *first, sys.argv[1] = sys.argv[1].split(",")
+    for module in first:
+        importlib.import_module(module)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

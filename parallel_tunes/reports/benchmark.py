@@ -75,6 +75,18 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
         low, high = metrics["intervals"][name]
         interval = f"{figures(low)} to {figures(high)}"
         yield f"{name:{width}}  {figures(ratio):>6} ×  {interval:>16}  {metrics['compared'][name]}"
+    yield from cost_lines(report)
+
+
+def cost_lines(report: dict[str, Any]) -> Iterator[str]:
+    """What more tracks would cost, as plain text."""
+    rows = report["metrics"].get("costs", [])
+    if rows:
+        yield ""
+        yield f"at these rates{'':24}  {'tracks':>9}  {'core-hours':>10}  {'GB':>6}  {'shards':>6}"
+    for row in rows:
+        hours, size = figures(row["core_hours"]), figures(row["num_bytes"] / 1e9)
+        yield f"{row['files']:38}  {row['num_tracks']:>9}  {hours:>10}  {size:>6}  {row['num_shards']:>6}  {row['command']}"
 
 
 def interval_name(metrics: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import torch
 from fakes import door, tone, write_audio, write_bad, write_tree
 
 from parallel_tunes import schema
-from parallel_tunes.benchmark import floor, gpu, peers
+from parallel_tunes.benchmark import costs, floor, gpu, peers
 from parallel_tunes.benchmark.clips import write_clips
 from parallel_tunes.benchmark.pipeline import Silent
 from parallel_tunes.benchmark.suites import SUITES
@@ -201,3 +201,16 @@ def test_the_least_work_of_a_clip() -> None:
 def test_torchaudio_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert peers.make_torchaudio(make(FeaturesConfig, "features", "logmel")) is None
+
+
+def test_costs_grow_with_the_tracks() -> None:
+    features = make(FeaturesConfig, "features", "logmel")
+    medians = {"ours_wav22": 2.0, "ours_serial": 2.5, "ours_mp3": 30.0}
+    rows = list(costs.estimate_costs(medians, features))
+    assert [row["num_tracks"] for row in rows] == [1_000, 100_000, 1_000_000] * 2
+    assert rows[0]["core_hours"] == pytest.approx(1000 * 2.5 / 3.6e6, rel=0.01)
+    assert rows[5]["core_hours"] == pytest.approx(1e6 * 30.5 / 3.6e6, rel=0.01)
+    assert rows[0]["num_bytes"] == 1000 * 1292 * 128 * 2
+    assert rows[0]["num_shards"] == 20
+    assert "--array=0-63" in rows[2]["command"]
+    assert list(costs.estimate_costs({"ours_mp3": 3.0}, features)) == []

@@ -58,7 +58,7 @@ def children(process: psutil.Process) -> dict[str, list[psutil.Process]]:
         except psutil.Error:
             continue
         for kind in found:
-            if f"tether ipyparallel.{kind}" in words:
+            if "parallel.tether" in words and f"ipyparallel.{kind}" in words:
                 found[kind].append(child)
     return found
 

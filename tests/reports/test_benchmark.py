@@ -51,6 +51,10 @@ def make_report(note: str = "a note") -> dict[str, Any]:
                 "num_frames": 1292, "flops": 7.3e7, "bytes_read": 1323044, "bytes_written": 330752, "ms_a_clip": 0.8,
                 "kernel_gflop_per_s": 40.0, "core_gflop_per_s": 100.0, "copy_gb_per_s": 12.0, "share_reached": 0.31,
             },
+            "costs": [{
+                "files": "WAV", "num_tracks": 1000, "core_hours": 0.5, "num_bytes": 330_000_000, "num_shards": 20,
+                "command": "sbatch slurm/preprocess.sbatch",
+            }],
             "cells": [
                 cell("peer", "one", "peer", 16.0), cell("ours", "one", "ours", 2.0), cell(note, "one", "part", 0.4),
                 cell("bytes", "one", "floor", 0.02), cell("ours, 2 engines", "pipeline", "ours", 1.25),
