@@ -94,7 +94,7 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
 
 def announce(path: Path) -> None:
     """Let the system fetch a file into memory, without waiting for it: decoding, which comes later, need not wait then."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not every system can
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
         try:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)

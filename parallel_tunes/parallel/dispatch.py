@@ -87,7 +87,7 @@ class Cluster:
 
 
 @dataclass
-class Job:
+class Assignment:
     """A task on its way."""
 
     number: int
@@ -103,7 +103,7 @@ class Engine:
 
     view: Any
     identity: Any  # an answer, once it is there
-    given: deque[tuple[Any, Job]] = field(default_factory=deque)
+    given: deque[tuple[Any, Assignment]] = field(default_factory=deque)
 
     def is_dead(self, known: bool) -> bool:
         """Whether its process is gone, if it is on this machine; else whether the controller misses its heartbeat."""
@@ -111,7 +111,10 @@ class Engine:
             return True
         if not self.identity.ready():
             return False
-        host, pid, created = self.identity.get()
+        try:
+            host, pid, created = self.identity.get()
+        except Exception:  # it died before it could answer
+            return True
         if host != platform.node():
             return False
         try:
@@ -136,11 +139,11 @@ class Dispatcher:
         self.cluster, self.client, self.say = cluster, cluster.client, say
         self.engines: dict[int, Engine] = {}
         self.buried: set[int] = set()
-        self.waiting: deque[Job] = deque()
+        self.waiting: deque[Assignment] = deque()
 
     def map(self, work: Work[Task, Result], tasks: Sequence[Task], advance: Advance) -> Iterator[Result]:
         """Results of `work(task, advance)` as they come."""
-        self.waiting = deque(Job(number, task) for number, task in enumerate(tasks))
+        self.waiting = deque(Assignment(number, task) for number, task in enumerate(tasks))
         left = len(tasks)
         checked, met = 0.0, time.monotonic()
         while left:
@@ -220,16 +223,16 @@ class Dispatcher:
             if left > len(self.engines):
                 self.cluster.start_one()
 
-    def _journal(self, job: Job) -> Path:
+    def _journal(self, job: Assignment) -> Path:
         return self.cluster.folder / f"task-{job.number}.{job.num_deaths}"
 
-    def _read_journal(self, job: Job) -> int | None:
+    def _read_journal(self, job: Assignment) -> int | None:
         try:
             return int.from_bytes(self._journal(job).read_bytes(), "little")
         except OSError:
             return None
 
-    def _tell(self, job: Job, done: int, advance: Advance) -> None:
+    def _tell(self, job: Assignment, done: int, advance: Advance) -> None:
         if done > job.told:
             advance(done - job.told)
             job.told = done
