@@ -84,7 +84,9 @@ def estimate_costs(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np
 
 def endings_of(tracks: pd.DataFrame) -> list[str]:
     """The files' endings, in lower case."""
-    return [os.path.splitext(path)[1].lower() for path in tracks["path"]]  # noqa: PTH122 - a million of them
+    return [
+        "." + path.rpartition(".")[2].lower() for path in tracks["path"]
+    ]  # a Path for each of a million takes seconds
 
 
 def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:

@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
 # Real recordings have no licence to be redistributed: they lie beside the project where they may, as in CI, and nowhere else
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
+# CUDA's kernels can only be tried on a GPU: CI has none, and the same functions are tested on its CPU
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 TINY = [
     "model.widths=[4,8]",
     "task.crop_s=1",

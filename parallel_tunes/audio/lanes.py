@@ -122,11 +122,14 @@ def _define(symbol: Any, instruction: str) -> None:
 
         return one(one, other), generate
 
-    @overload(symbol)
-    def choose(one, other):  # type: ignore[no-untyped-def]  # numba wants the lambda's signature, that has no types
-        if isinstance(one, Lanes) and one == other:
-            return lambda one, other: operation(one, other)
-        return None
+    def apply(one: Any, other: Any) -> Any:
+        return operation(one, other)
+
+    # numba compares the signatures of both, annotations and all
+    def choose(one: Any, other: Any) -> Any:
+        return apply if isinstance(one, Lanes) and one == other else None
+
+    overload(symbol)(choose)
 
 
 _define(operator.add, "fadd")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+Level = TypeVar("Level", np.float16, np.float32)
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -76,7 +78,7 @@ def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, num_frames - window, num_windows)]
 
 
-def fit_length(frames: NDArray[np.float16], num_frames: int) -> NDArray[np.float16]:
+def fit_length(frames: NDArray[Level], num_frames: int) -> NDArray[Level]:
     """`frames`, shape (n, num_mels), filled up to `num_frames` rows with the track's lowest level."""
     if len(frames) >= num_frames:
         return frames

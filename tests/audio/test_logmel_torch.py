@@ -7,7 +7,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from fakes import REAL, needs_real, tone
+from fakes import REAL, needs_gpu, needs_real, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -273,7 +273,7 @@ def test_refuses_crops_it_cannot_use() -> None:
         LogMelTransform(TINY)(torch.zeros(2, 100), floor_db=torch.zeros(1))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@needs_gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, ULPS_DB), (torch.float32, 1e-2)])
 def test_the_same_on_a_gpu(dtype: torch.dtype, tolerance: float) -> None:
     clips = torch.from_numpy(np.stack(list(signals().values())))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from fakes import TINY, door, ptunes, tone, write_audio
+from fakes import TINY, door, needs_gpu, ptunes, tone, write_audio
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -132,7 +132,7 @@ def test_windows_are_those_of_spectrograms(name: str, corpus: Path) -> None:
         assert float((levels - halves).abs().max()) < HALF_DB + (EXACT_DB if is_exact else 0.3)
         whole = expected(corpus / "music" / path, waves)
         starts = np.linspace(0, max(len(whole) - WINDOW, 0), len(levels)).round().astype(int)
-        crops = np.stack([fit_length(whole[at : at + WINDOW], WINDOW).T for at in starts])  # type: ignore[arg-type]
+        crops = np.stack([fit_length(whole[at : at + WINDOW], WINDOW).T for at in starts])
         np.testing.assert_allclose(levels.numpy()[near], crops[near], rtol=0, atol=tolerance_db)
     assert len(seen) == (4 if name != "padded" else 2)
 
@@ -187,7 +187,7 @@ def test_a_model_without_a_definition_hears_no_waveforms(corpus: Path) -> None:
         model.standardise(next(source.train(0, 0)).inputs)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@needs_gpu
 def test_a_gpu_hears_the_same_and_is_not_waited_for(corpus: Path) -> None:
     source = source_of(shards_of(corpus, "waveform", "default"))
     batch = next(source.train(0, 0))
