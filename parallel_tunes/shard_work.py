@@ -65,11 +65,11 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
     shape = () if is_wave else (features.num_mels,)
     dtype = np.int16 if is_wave else np.float16
 
-    def load(path: str) -> front_end.Source | shards.Failure:
+    def extract(path: str) -> front_end.Clip | shards.Failure:
         if path in task.quarantined:
             return shards.Failure(path, "kills the engine that reads it, twice in a row: left out")
         try:
-            return front_end.load(task.root / path, features, max_bytes=task.max_bytes)
+            return front_end.extract(task.root / path, features, max_bytes=task.max_bytes)
         except AudioError as error:
             return shards.Failure(path, str(error))
 
@@ -79,14 +79,13 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
         for place, path in enumerate(task.paths):
             for later in task.paths[place + AHEAD : place + AHEAD + 1]:
                 announce(task.root / later)
-            source = load(path)
-            if isinstance(source, shards.Failure):
-                yield source
+            clip = extract(path)
+            if isinstance(clip, shards.Failure):
+                yield clip
             else:
-                clip = front_end.transform(source, features)
                 sums = clip.db_sum, clip.db_square_sum, clip.highest_db, clip.gain
-                track = shards.Track(place, source.hash, source.duration_s, 0, 0, len(clip.frames), *sums)
-                yield track, front_end.waveform(source, features) if is_wave else [clip.frames]
+                track = shards.Track(place, clip.source.hash, clip.source.duration_s, 0, 0, len(clip.frames), *sums)
+                yield track, front_end.waveform(clip.source, features) if is_wave else [clip.frames]
             advance(1)
 
     return shards.write_shard(task.folder, task.name, task.key, shape, dtype, entries())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def _pieces(source: Source, features: FeaturesConfig) -> Iterator[tuple[Samples,
     if source.samples is not None:
         yield source.samples, True
         return
-    with _open(source.path, features, source.path.stat().st_size) as sound:
+    with _open(source.path, features, sys.maxsize) as sound:  # its size was looked at the first time
         done = 0
         for block in sound.blocks():
             done += block.size

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from parallel_tunes.reports.page import BLUE, GREY, ORANGE, SKY, STYLE, render_page, to_png
 from parallel_tunes.run import Run
 
 Cells = list[dict[str, Any]]
-# Okabe & Ito's, told apart by any eye
-COLOURS = {"peer": "#D55E00", "ours": "#0072B2", "part": "#56B4E9", "floor": "#999999"}
+COLOURS = {"peer": ORANGE, "ours": BLUE, "part": SKY, "floor": GREY}
 NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours", "floor": "floor"}
 PER_SECOND = "pipeline"  # the group that is drawn as clips a second: longer bars are better
-STYLE: Any = {
-    "figure.dpi": 110,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "x",
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "text.parse_math": False,
-}
+BARS: Any = STYLE | {"axes.grid.axis": "x", "axes.axisbelow": True}
 
 
 def write(run: Run, report: dict[str, Any]) -> None:
     """Write a PNG for each group of cells, and report.html."""
     pictures = {}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(BARS):
         for group, cells in groups_of(report).items():
-            pictures[group] = _png(draw_bars(cells, group))
+            pictures[group] = to_png(draw_bars(cells, group))
     for group, data in pictures.items():
         run.write_bytes(f"{group}.png", data)
     run.write_bytes("report.html", render(report, pictures).encode())
@@ -131,20 +114,6 @@ def draw_bars(cells: Cells, group: str) -> Figure:
 
 def render(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    pages.filters["figures"] = figures
-    images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
-    return pages.get_template("benchmark.html").render(
-        report=report, metrics=report["metrics"], groups=groups_of(report), images=images,
-        interval=interval_name(report["metrics"]),
-    )  # fmt: skip
-
-
-def _png(drawing: Figure) -> bytes:
-    stream = io.BytesIO()
-    drawing.savefig(stream, format="png")
-    plt.close(drawing)
-    return stream.getvalue()
+    metrics = report["metrics"]
+    facts = {"report": report, "metrics": metrics, "groups": groups_of(report), "interval": interval_name(metrics)}
+    return render_page("benchmark.html", facts, pictures, {"figures": figures})

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import warnings
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from parallel_tunes.audio.definition import SCALES
 from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.reports.page import BLUE, ORANGE, STYLE, render_page, to_png
 from parallel_tunes.run import Run
 from parallel_tunes.shard_work import read_levels
 from parallel_tunes.train.metrics import Judged
-
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, told apart by any eye
-STYLE: Any = {
-    "figure.dpi": 110,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "text.parse_math": False,  # labels are text, whatever signs they hold
-}
 
 
 def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardSet) -> None:
@@ -47,12 +31,12 @@ def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardS
         pictures: dict[str, bytes] = {}
         rows = run.rows()
         if rows:
-            pictures["loss_curves.png"] = _png(draw_curves(rows, "loss", "cross-entropy (nats)"))
-            pictures["accuracy_curves.png"] = _png(draw_curves(rows, "accuracy", "accuracy"))
+            pictures["loss_curves.png"] = to_png(draw_curves(rows, "loss", "cross-entropy (nats)"))
+            pictures["accuracy_curves.png"] = to_png(draw_curves(rows, "accuracy", "accuracy"))
         if found:
-            pictures["confusion_matrix.png"] = _png(draw_confusion(found["confusion"], split or ""))
-            pictures["per_class.png"] = _png(draw_per_class(found["per_class"]))
-        pictures["mel_spectrograms.png"] = _png(draw_mels(shards, report["classes"]))
+            pictures["confusion_matrix.png"] = to_png(draw_confusion(found["confusion"], split or ""))
+            pictures["per_class.png"] = to_png(draw_per_class(found["per_class"]))
+        pictures["mel_spectrograms.png"] = to_png(draw_mels(shards, report["classes"]))
     for name, data in pictures.items():
         run.write_bytes(name, data)
     mistakes: list[Any] = []
@@ -90,14 +74,8 @@ def render(
     mistakes: list[dict[str, Any]],
 ) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
-    return pages.get_template("training.html").render(
-        report=report, split=split, found=found, images=images, mistakes=mistakes
-    )
+    facts = {"report": report, "split": split, "found": found, "mistakes": mistakes}
+    return render_page("training.html", facts, pictures)
 
 
 def draw_curves(rows: list[dict[str, Any]], figure: str, unit: str) -> Figure:
@@ -180,6 +158,8 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
         sharey=True,
     )
     top_hz = features["fmax_hz"] or features["sample_rate_hz"] / 2
+    to_mel, _ = SCALES[features["mel_scale"]]
+    lowest, highest = to_mel(np.array([features["fmin_hz"], top_hz]))
     marks_hz = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz]
     for axes, label in zip(grid.flat, shown, strict=False):
         row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
@@ -188,8 +168,8 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
         extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
         image = axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=-80, vmax=0, extent=extent)
         bands = np.interp(
-            _mel(np.array(marks_hz)),
-            np.linspace(_mel(features["fmin_hz"]), _mel(top_hz), len(decibels)),
+            to_mel(np.array(marks_hz, np.float64)),
+            np.linspace(lowest, highest, len(decibels)),
             np.arange(len(decibels)),
         )
         axes.set_yticks(bands, [f"{hz / 1000:g}" for hz in marks_hz])
@@ -205,18 +185,5 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     return drawing
 
 
-def _mel(frequency_hz: Any) -> Any:
-    """Slaney's mel scale: linear to 1 kHz, then logarithmic."""
-    hz = np.asarray(frequency_hz, float)
-    return np.where(hz < 1000, 3 * hz / 200, 15 + np.log(np.maximum(hz, 1e-9) / 1000) * 27 / np.log(6.4))
-
-
 def _short(label: str) -> str:
     return label if len(label) <= 20 else label[:19] + "…"
-
-
-def _png(drawing: Figure) -> bytes:
-    stream = io.BytesIO()
-    drawing.savefig(stream, format="png")
-    plt.close(drawing)
-    return stream.getvalue()
