@@ -137,11 +137,10 @@ class Run:
     def _check_same(self, before: Mapping[str, Any]) -> None:
         old = flatten({name: value for name, value in before.items() if name != "job"})
         new = flatten(self._config)
-        # a key that the other version does not know yet, or no more, says nothing
         changed = [
-            f"{name} was {old[name]}, is {new[name]}"
-            for name in sorted({*old} & {*new})
-            if old[name] != new[name] and not name.startswith(RESOURCES)
+            f"{name} was {old.get(name)}, is {new.get(name)}"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name) and not name.startswith(RESOURCES)
         ]
         if changed:
             raise UserError(

@@ -219,6 +219,15 @@ def ptunes(
     return done
 
 
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start the door in a process of its own, the first of a group, as a terminal does; what it says is one pipe."""
+    command, environment = launch(*words)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 def wait_until(holds: Callable[[], object], timeout_s: float = 150.0, what: str = "") -> None:
     """Look again and again until something holds."""
     until = time.monotonic() + timeout_s

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import TINY, door, launch, ptunes, tone, write_audio, write_bad, write_tree
+from fakes import TINY, door, ptunes, start, tone, write_audio, write_bad, write_tree
 
 Door = Callable[..., int]
 
@@ -124,11 +123,7 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
         f"parallel.engines={engines}",
     ]
     folder = workshop / "logs/preprocess" / name
-    command, environment = launch(*words)
-    process = subprocess.Popen(
-        command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    process = start(*words, cwd=workshop)
     while not list(folder.glob("shard-*.json")):
         assert process.poll() is None
         time.sleep(0.005)

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import launch
+from fakes import start
 
 from parallel_tunes.audio.decode import decode
 from parallel_tunes.config import SynthJob
@@ -198,11 +197,7 @@ def test_the_help_tells_the_keys(run: Door, capsys: pytest.CaptureFixture[str]) 
 def test_an_interrupt_while_a_track_is_encoded_leaves_no_half_file(tmp_path: Path) -> None:
     words = ("synth", "num_artists=1", "tracks_per_artist=2", "run.name=a", "duration_s=20", "channels=2",
              "format=opus", "sample_rate_hz=48000")  # fmt: skip
-    command, environment = launch(*words)
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    process = start(*words, cwd=tmp_path)
     while not list(tmp_path.rglob("*.opus")):
         assert process.poll() is None
         time.sleep(0.005)

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,11 @@ from pathlib import Path
 import deadly
 import psutil
 import pytest
-from fakes import launch, ptunes, tone, wait_until, write_audio, write_tree
+from fakes import ptunes, start, tone, wait_until, write_audio, write_tree
 from test_engines import tasks
 
 from parallel_tunes import shard_work
+from parallel_tunes.parallel.dispatch import is_alive
 from parallel_tunes.parallel.engines import Engines, map_tasks
 
 pytestmark = pytest.mark.slow
@@ -63,13 +63,6 @@ def children(process: psutil.Process) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def start(folder: Path, *words: str) -> psutil.Popen:
-    command, environment = launch("preprocess", *words)
-    return psutil.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def checksums(folder: Path) -> list[str]:
     manifest = json.loads((folder / "manifest.json").read_text())
     return [shard["checksum"] for shard in manifest["shards"]]
@@ -86,18 +79,19 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
         victim = ("job", "controller", "engine")[number % 3]
         folder = tmp_path / f"logs/preprocess/{number}"
         run = (*words, f"run.name={number}", "parallel.engines=2")
-        first = start(tmp_path, *run)
+        job = start("preprocess", *run, cwd=tmp_path)
+        first = psutil.Process(job.pid)
         wait_until(partial(has_engines, first), 30, "two engines")
         family = children(first)
         time.sleep(rng.uniform(0, 5))
         with contextlib.suppress(psutil.NoSuchProcess):  # it was quicker
             (first if victim == "job" else rng.choice(family[victim] or [first])).send_signal(signal.SIGKILL)
-        said = first.communicate(timeout=60)[0]
+        said = job.communicate(timeout=60)[0]
         wait_until(partial(have_ended, family), 20, "all have ended")
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
-        assert first.returncode in ((0,) if victim == "engine" else (0, 2, -signal.SIGKILL)), said
+        assert job.returncode in ((0,) if victim == "engine" else (0, 2, -signal.SIGKILL)), said
         assert "Traceback" not in said
-        print(f"{victim}: {first.returncode}, {len(before)} shards were made")
+        print(f"{victim}: {job.returncode}, {len(before)} shards were made")
         ptunes("preprocess", *run, cwd=tmp_path)
         assert checksums(folder) == checksums(tmp_path / "logs/preprocess/whole"), victim
         after = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
@@ -110,14 +104,7 @@ def has_engines(job: psutil.Process) -> bool:
 
 
 def have_ended(family: dict[str, list[psutil.Process]]) -> bool:
-    return not any(map(is_up, itertools.chain(*family.values())))
-
-
-def is_up(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return not any(map(is_alive, itertools.chain(*family.values())))
 
 
 def test_a_death_is_blamed_on_what_was_at_work_twice(tmp_path: Path) -> None:
