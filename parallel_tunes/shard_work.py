@@ -19,7 +19,7 @@ from parallel_tunes.audio.logmel import log_mel
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.data import shards
 from parallel_tunes.parallel.dispatch import Advance
-from parallel_tunes.schema import build
+from parallel_tunes.schema import UserError, build
 
 AHEAD = 4  # files that are fetched before they are wanted
 
@@ -88,7 +88,12 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
                 yield track, front_end.waveform(clip.source, features) if is_wave else [clip.frames]
             advance(1)
 
-    return shards.write_shard(task.folder, task.name, task.key, shape, dtype, entries())
+    try:
+        return shards.write_shard(task.folder, task.name, task.key, shape, dtype, entries())
+    except AudioError as error:  # of a long waveform, while it was copied: half of it is written
+        raise UserError(
+            f"{task.name}: a file changed while it was read ({error}); give the same command again"
+        ) from error
 
 
 def announce(path: Path) -> None:

@@ -19,6 +19,7 @@ from fakes import launch, ptunes, tone, write_audio, write_tree
 
 from parallel_tunes import files
 from parallel_tunes.audio import front_end
+from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.data import partition, shards
 from parallel_tunes.schema import UserError
 
@@ -176,6 +177,24 @@ def test_a_file_that_goes_while_it_is_read_is_listed(
     assert made["num_tracks"] == 2
     assert {failure["path"] for failure in made["failed"]} == {"high/plain.wav", "low & slow/plain.wav"}
     assert all("No such file" in failure["reason"] for failure in made["failed"])
+
+
+def test_a_waveform_that_goes_while_it_is_copied_is_one_line_and_no_shard(
+    run: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tree(tmp_path / "music", num_tracks=1)
+    transform = front_end.transform
+
+    def transform_and_remove(source: front_end.Source, features: FeaturesConfig) -> front_end.Clip:
+        clip = transform(source, features)
+        source.path.unlink()
+        return clip
+
+    monkeypatch.setattr(front_end, "WHOLE", 1000)
+    monkeypatch.setattr(front_end, "transform", transform_and_remove)
+    assert run("preprocess", f"data.root={root}", "run.name=a", "features=waveform") == 2
+    assert "a file changed while it was read" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("shard-*"), *tmp_path.rglob(".partial-*")]
 
 
 @pytest.mark.slow
