@@ -23,11 +23,12 @@ from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.dispatch import Advance, Cluster, Result, Task, Work
 from parallel_tunes.parallel.engines import Engines, choose, map_tasks, start_beside
 from parallel_tunes.schema import UserError, defaults, to_plain
-from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, make_shard
+from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, get_ready, make_shard
 
 # what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
 BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".m4a": 16000, ".flac": 50000}
 PLAIN_S, PACKED_S = 7e-5, 1e-3  # of one core, for a second of music: of 16-bit samples, or of what must be decoded
+READY = f"{get_ready.__module__}:{get_ready.__name__}"
 PLAN = "plan.json"  # the size of shards that a folder was begun with
 
 
@@ -120,7 +121,7 @@ def make_shards(
     front_end.check(features)
     folder.mkdir(parents=True, exist_ok=True)
     how_many = None if parallel.engines == "auto" else int(parallel.engines)
-    asked = None if how_many is None else Engines(how_many, parallel.launcher, folder, imports=(make_shard.__module__,))
+    asked = None if how_many is None else Engines(how_many, parallel.launcher, folder, ready=READY)
     with start_beside(None if cluster else asked, partial(index.scan, data)) as ((tracks, root), started):
         tasks = plan(tracks, folder, root, data, features, cfg)
         finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}

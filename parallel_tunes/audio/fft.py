@@ -11,15 +11,27 @@ of FFTW3".
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from parallel_tunes.audio.lanes import Decorator, load, splat, store
+from parallel_tunes.audio.lanes import load, splat, store
+from parallel_tunes.files import digest_file
 
-compiled: Decorator = njit(cache=True, nogil=True, error_model="numpy")
+SOURCES = [digest_file(Path(__file__).with_name(name)) for name in ("lanes.py", "fft.py", "fused.py")]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function. It is kept on disk by a key of what it closes over: the three files, of which numba looks at one alone."""
+    code = function.__code__.replace(co_freevars=("SOURCES",))
+    keyed = FunctionType(code, function.__globals__, function.__name__, None, (CellType(SOURCES),))
+    return njit(cache=True, nogil=True, error_model="numpy")(functools.update_wrapper(keyed, function))
 
 
 @compiled
@@ -143,8 +155,8 @@ def transform(work: Any, num: Any, radices: Any, starts: Any, twiddles: Any, lan
 
 
 @compiled
-def find_power(work: Any, num: Any, order: Any, untwist: Any, power: Any, lanes: Any) -> None:
-    """Power of the `num` + 1 bins of real frames from the transform of their halves.
+def find_power(work: Any, num: Any, order: Any, untwist: Any, power: Any, lanes: Any) -> Any:
+    """Power of the `num` + 1 bins of real frames from the transform of their halves; returns the sum of all but three of them.
 
     With Z the transform of x[2i] + i x[2i+1], E = Z[k] + conj Z[num-k] and O = -i (Z[k] - conj Z[num-k]) turned by
     exp(-πik/num), the spectrum is E + O at k and conj(E - O) at num - k; the ½ of both is in the window.
@@ -156,13 +168,17 @@ def find_power(work: Any, num: Any, order: Any, untwist: Any, power: Any, lanes:
     store(power, num * n, (real - imag) * (real - imag) * four)
     real, imag = read(work, order[num // 2], lanes)
     store(power, num // 2 * n, (real * real + imag * imag) * four)
+    total = splat(np.float32(0), lanes)
     for k in range(1, num // 2):
         a, b = read(work, order[k], lanes), read(work, order[num - k], lanes)
         even = a[0] + b[0], a[1] - b[1]
         odd = turn((a[1] + b[1], b[0] - a[0]), splat(untwist[k, 0], lanes), splat(untwist[k, 1], lanes))
         here, there = add(even, odd), subtract(even, odd)
-        store(power, k * n, here[0] * here[0] + here[1] * here[1])
-        store(power, (num - k) * n, there[0] * there[0] + there[1] * there[1])
+        one, other = here[0] * here[0] + here[1] * here[1], there[0] * there[0] + there[1] * there[1]
+        store(power, k * n, one)
+        store(power, (num - k) * n, other)
+        total = total + (one + other)
+    return total
 
 
 def make_passes(n_fft: int) -> tuple[NDArray[Any], ...]:

@@ -20,7 +20,7 @@ from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError, to_plain
 
-VERSION = 2  # raised whenever the same settings would give other numbers
+VERSION = 3  # raised whenever the same settings would give other numbers
 QUIETEST, LOUDEST = 1e-9, 1e6  # peaks, of full scale 1: squares of what lies beyond leave float32
 WHOLE = 1 << 24  # longer clips, 12 minutes at 22 050 Hz, are decoded twice instead of held in memory
 

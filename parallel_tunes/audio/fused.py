@@ -8,9 +8,9 @@ the clip's size is ever written but the result.
 Steps of a group. Gather the frames, windowed and pre-emphasised; transform; power of each bin; each band's non-zero
 weights alone, added in one order; the logarithm, n at once. On a clip of 30 s at 22 050 Hz the transform takes two thirds.
 
-Exactness. float32 throughout, yet mostly within 1e-4 dB of float64 on music, at most 4e-4: the window's rounding is added back, and each
-group is pre-emphasised as its spectrum tilts (`emphasise`). Frames in which a pure tone begins or ends are the hardest:
-up to 3e-3 dB at 80 dB below their loudest band.
+Exactness. float32 throughout, yet within 2e-4 dB of float64 on music: the window's rounding is added back, each group is
+pre-emphasised as its spectrum tilts (`emphasise`), and frames are reported in which rounding may still blur a band
+(`find_doubt`), such as those in which a pure tone begins or ends: they can be done again in float64, which keeps all within 1e-3.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from parallel_tunes.audio.lanes import (
     store,
 )
 
-EMPHASES = (-0.6, 0.0, 0.6)
+EMPHASES = (-0.6, 0.0, 0.6, 0.8)
 SHORTEST = 1024  # n_fft; below, float32 is not exact enough for a pure tone's floor
 LEAST_POWER = np.float32(1e-10)
 DECIBELS = np.float32(10 * np.log10(2))  # an octave of power
+RANGE_DB = np.float32(80)  # below the highest level so far, levels are to be exact
+BLUR_DB = 54.0  # the rounding of a whole spectrum blurs bins that lie further below it by up to 5e-4 dB
 Floats = NDArray[np.float32]
 
 
@@ -46,7 +48,30 @@ def find_level(power: Any, first: Any, num: Any, weights: Any, at: Any, gain: An
     total = splat(np.float32(0), lanes)
     for k in range(num):
         total = total + load(power, (first + k) * len(lanes), lanes) * splat(weights[at + k], lanes)
-    return log2(maximum(total * splat(gain, lanes), splat(LEAST_POWER, lanes))) * splat(DECIBELS, lanes)
+    return to_decibels(total, gain, lanes)
+
+
+@compiled
+def to_decibels(power: Any, gain: Any, lanes: Any) -> Any:
+    """Power in dB, with a gain."""
+    return log2(maximum(power * splat(gain, lanes), splat(LEAST_POWER, lanes))) * splat(DECIBELS, lanes)
+
+
+@compiled
+def find_doubt(levels: Any, num_bands: Any, whole: Any, limits: Any, least: Any, lanes: Any) -> Any:
+    """Of each frame, whether a level above `least` is lower than float32 is exact: then something above 0.
+
+    Args:
+        levels: of a group, shape (num_bands * n,), dB; `whole` those of the emphasised spectra as a whole.
+        limits: of each band, dB relative to `whole`.
+    """
+    none = splat(np.float32(0), lanes)
+    doubt = none
+    for band in range(num_bands):
+        level = load(levels, band * len(lanes), lanes)
+        over = maximum(least - level, level - whole - splat(limits[band], lanes))
+        doubt = maximum(doubt, none - over)
+    return doubt
 
 
 @compiled
@@ -59,7 +84,7 @@ def choose_emphasis(samples: Any, at: Any, num: Any, lanes: Any) -> Any:
         together = together + here * load(samples, place + 1, lanes)
         power = power + here * here
     correlation = add_lanes(together) / add_lanes(power)
-    return 1 + (correlation > 0.7) - (correlation < -0.7)
+    return 1 + (correlation > 0.7) + (correlation > 0.9) - (correlation < -0.7)
 
 
 @compiled
@@ -88,7 +113,9 @@ def read_frames(samples: Any, at: Any, hop: Any, windows: Any, edge: Any, work: 
 
 
 @compiled
-def analyse(samples: Any, start: Any, hop: Any, gain: Any, tables: Any, out: Any, lanes: Any) -> Any:
+def analyse(
+    samples: Any, start: Any, hop: Any, gain: Any, tables: Any, highest: Any, out: Any, doubts: Any, lanes: Any
+) -> Any:
     """Levels of the frames samples[start + f hop : start + f hop + n_fft], zeros where there are no samples.
 
     Args:
@@ -97,32 +124,40 @@ def analyse(samples: Any, start: Any, hop: Any, gain: Any, tables: Any, out: Any
         gain: float32, factor on the power of samples.
         tables: of `make_tables`.
         out: shape (num_mels, num_frames), float32: the levels, dB.
+        highest: of the frames before, dB.
+        doubts: shape (num_frames,), bool: frames whose levels are less exact than they should be.
 
     Returns:
-        The highest level.
+        The highest level, of those before too.
     """
-    windows, radices, starts, twiddles, order, untwist, bands, weights = tables
-    n, num = len(lanes), windows.shape[1] // 2
+    windows, radices, starts, twiddles, order, untwist, bands, weights, limits = tables
+    n, num, num_bands = len(lanes), windows.shape[1] // 2, bands.shape[0]
     num_frames = out.shape[1]
     work, power = np.empty(2 * num * n, np.float32), np.empty((num + 1) * n, np.float32)
     edge = np.empty((n - 1) * hop + 2 * num, samples.dtype)
-    scratch = np.empty(n, np.float32)
-    tops = np.full(n, -np.inf, np.float32)
+    levels, scratch = np.empty(num_bands * n, np.float32), np.empty(n, np.float32)
     for group in range(0, num_frames, n):
         emphasis = read_frames(samples, start + group * hop, hop, windows, edge, work, lanes)
         transform(work, num, radices, starts, twiddles, lanes)
-        find_power(work, num, order, untwist, power, lanes)
-        for band in range(bands.shape[0]):
+        whole = to_decibels(find_power(work, num, order, untwist, power, lanes), gain, lanes)
+        top = splat(np.float32(-np.inf), lanes)
+        for band in range(num_bands):
             level = find_level(power, bands[band, 0], bands[band, 1], weights[emphasis], bands[band, 2], gain, lanes)
+            store(levels, band * n, level)
+            top = maximum(top, level)
+        store(scratch, 0, top)
+        highest = max(highest, scratch[: num_frames - group].max())
+        least = maximum(top, splat(highest, lanes)) - splat(RANGE_DB, lanes)
+        store(scratch, 0, find_doubt(levels, num_bands, whole, limits[emphasis], least, lanes))
+        for frame in range(min(n, num_frames - group)):
+            doubts[group + frame] = scratch[frame] > 0
+        for band in range(num_bands):
             if group + n <= num_frames:
-                store(out, band * num_frames + group, level)
-                store(tops, 0, maximum(load(tops, 0, lanes), level))
+                store(out, band * num_frames + group, load(levels, band * n, lanes))
             else:
-                store(scratch, 0, level)
                 for frame in range(num_frames - group):
-                    out[band, group + frame] = scratch[frame]
-                    tops[frame] = max(tops[frame], scratch[frame])
-    return tops.max()
+                    out[band, group + frame] = levels[band * n + frame]
+    return highest
 
 
 @compiled
@@ -162,7 +197,7 @@ def floor_halves(halves: Any, floor: Any, lanes: Any) -> tuple[float, float]:
 
 
 def emphasise(window: NDArray[np.float64]) -> Floats:
-    """Weights of each sample of a frame and of the one before it, each with what rounding leaves of it, shape (3, n_fft, 4).
+    """Weights of each sample of a frame and of the one before it, each with what rounding leaves of it, shape (4, n_fft, 4).
 
     Pre-emphasis, y[i] = x[i] - e x[i-1], of the windowed frame: music has 60 dB more bass than treble, whose levels the
     rounding of the bass would otherwise blur. The filters of `make_tables` take it back exactly. All is halved, as
@@ -175,7 +210,7 @@ def emphasise(window: NDArray[np.float64]) -> Floats:
 
 
 def make_tables(window: NDArray[np.float64], filters: Floats) -> tuple[NDArray[Any], ...]:
-    """What `analyse` looks up: windows, those of the transform, the mel bands, and their weights under each emphasis.
+    """What `analyse` looks up: windows, those of the transform, the mel bands, their weights and limits under each emphasis.
 
     Args:
         window: shape (n_fft,); n_fft is a power of two, at least `SHORTEST`.
@@ -191,9 +226,14 @@ def make_tables(window: NDArray[np.float64], filters: Floats) -> tuple[NDArray[A
         bands.append((first, last - first, at))
         weights.append(row[first:last] / gains[:, first:last])
         at += last - first
+    areas = filters.sum(axis=1, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # empty bands are never in doubt
+        mean_gains = gains @ filters.T / areas  # of each emphasis in each band
+        limits = np.where(areas > 0, 10 * np.log10(areas / mean_gains * 2 / n_fft) - BLUR_DB, -np.inf)
     return (
         emphasise(window),
         *make_passes(n_fft),
         np.array(bands),
         np.ascontiguousarray(np.concatenate(weights, axis=1), np.float32),
+        np.ascontiguousarray(limits, np.float32),
     )

@@ -18,9 +18,8 @@ from numba import extending, types
 from numba.extending import models, register_model
 
 # what these make is called by compiled code, whose types mypy cannot know
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-intrinsic: Decorator = extending.intrinsic
-overload: Callable[..., Decorator] = extending.overload
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = extending.intrinsic
+overload: Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]] = extending.overload
 FLOAT, INT32 = ir.FloatType(), ir.IntType(32)
 
 
@@ -217,6 +216,8 @@ def gather_frames(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         num = signature.args[7].count
         floats = ir.VectorType(FLOAT, num)
+        kind = ir.FunctionType(floats, [floats] * 3)
+        fma = builder.module.declare_intrinsic(f"llvm.fma.v{num}f32", fnty=kind)
         read = []
         for frame in range(num):
             start = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, frame)))
@@ -230,10 +231,12 @@ def gather_frames(
                 _splat(builder, builder.load(_place(context, builder, signature.args[3], args[3], where, FLOAT)), num)
                 for where in (builder.add(pair, ir.Constant(pair.type, number)) for number in range(4))
             ]
-            emphasised = builder.fmul(before, factors[3])
-            for value, factor in ((row, factors[1]), (before, factors[2]), (row, factors[0])):
-                product = builder.fmul(value, factor, flags=("contract",))
-                emphasised = builder.fadd(product, emphasised, flags=("contract",))
+            # both terms are large where their difference is small: what rounding takes from the one is added back
+            past = builder.fmul(before, factors[2])
+            rest = builder.call(fma, [before, factors[2], builder.fneg(past)])
+            for term in ((row, factors[1]), (before, factors[3])):
+                rest = builder.call(fma, [*term, rest])
+            emphasised = builder.fadd(builder.call(fma, [row, factors[0], past]), rest)
             target = builder.mul(sample, ir.Constant(sample.type, num))
             builder.store(emphasised, _place(context, builder, signature.args[5], args[5], target, floats), align=4)
             before = row

@@ -105,7 +105,7 @@ class Spectrogram:
         while self._done < last:
             num = min(BLOCK, last - self._done)
             levels = np.empty((self.definition.num_mels, num), np.float32)
-            self.highest = max(self.highest, _analyse(at_hand, self._start, self.definition, self.gain, levels))
+            self.highest = _analyse(at_hand, self._start, self.definition, self.gain, levels, highest=self.highest)
             _to_halves(levels, self.frames[self._done : self._done + num])
             self._done += num
             self._start += num * hop
@@ -132,30 +132,42 @@ def is_fusible(definition: LogMel) -> bool:
 
 
 def _analyse(
-    samples: Samples, start: int, definition: LogMel, gain: float, levels: NDArray[np.float32], *, plain: bool = False
+    samples: Samples,
+    start: int,
+    definition: LogMel,
+    gain: float,
+    levels: NDArray[np.float32],
+    *,
+    highest: float = -np.inf,
+    plain: bool = False,
 ) -> float:
-    """Fill `levels` with those of the frames that begin at samples[start + f hop]; the highest of them."""
+    """Fill `levels` with those of the frames that begin at samples[start + f hop]; the highest of them and of those before."""
     scale = gain / 32768 if samples.dtype == np.int16 else gain
-    if is_fusible(definition) and not plain:
-        power_gain = np.float32(scale**2)
-        return float(
-            fused.analyse(samples, start, definition.hop_length, power_gain, _tables(definition), levels, LANES)
-        )
+    hop, num_frames = definition.hop_length, levels.shape[1]
+    if plain or not is_fusible(definition):
+        doubtful = np.arange(num_frames)
+    else:
+        doubts, gains, tables = np.empty(num_frames, np.bool_), np.float32(scale**2), _tables(definition)
+        highest = float(fused.analyse(samples, start, hop, gains, tables, np.float32(highest), levels, doubts, LANES))
+        doubtful = np.flatnonzero(doubts)
+    for first in range(0, doubtful.size, BLOCK):
+        frames = doubtful[first : first + BLOCK]
+        levels[:, frames] = _analyse_exactly(samples, start + frames * hop, definition, scale)
+    return max(highest, float(levels.max())) if doubtful.size else highest
+
+
+def _analyse_exactly(samples: Samples, starts: NDArray[Any], definition: LogMel, scale: float) -> NDArray[np.float64]:
+    """Levels of the frames that begin at `starts`, in float64, shape (num_mels, num_frames)."""
     import scipy.fft  # not needed by most
 
-    n_fft, hop, num_frames = definition.n_fft, definition.hop_length, levels.shape[1]
-    bank, window = _sparse_filters(definition), definition.window * scale
-    for first in range(0, num_frames, BLOCK):
-        num = min(BLOCK, num_frames - first)
-        at, end = start + first * hop, start + (first + num - 1) * hop + n_fft
-        there = samples[max(at, 0) : max(end, 0)]
-        padded = np.pad(there, (min(max(-at, 0), end - at), max(end - max(at, 0) - there.size, 0)))[-(end - at) :]
-        frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-        spectra = scipy.fft.rfft(frames * window, axis=1)  # float64, as the window is
-        power = spectra.real**2 + spectra.imag**2
-        mel = np.maximum(bank @ np.ascontiguousarray(power.T), 1e-10)
-        levels[:, first : first + num] = 10 * np.log10(mel)
-    return float(levels.max())
+    frames = np.zeros((len(starts), definition.n_fft), samples.dtype)
+    for frame, start in zip(frames, starts.tolist(), strict=True):
+        there = samples[max(start, 0) : max(start + definition.n_fft, 0)]
+        frame[max(-start, 0) :][: there.size] = there
+    spectra = scipy.fft.rfft(frames * (definition.window * scale), axis=1)
+    power = spectra.real**2 + spectra.imag**2
+    mel: NDArray[np.float64] = _sparse_filters(definition) @ np.ascontiguousarray(power.T)
+    return 10 * np.log10(np.maximum(mel, 1e-10))
 
 
 def _to_halves(levels: NDArray[np.float32], frames: NDArray[np.float16]) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,14 +41,14 @@ class Engines:
         launcher: `local` starts them on this machine; `slurm` as a step of this allocation, or outside of one as a job.
         folder: where all nodes see what the engines are found by; needed by `slurm`.
         threads: in this process, without engines.
-        imports: modules that local engines import while they wait for their controller.
+        ready: `module:function` that local engines call while they wait for their controller, to load what work needs.
     """
 
     num: int
     launcher: str = "local"
     folder: Path | None = None
     threads: int = 1
-    imports: tuple[str, ...] = ()
+    ready: str = ""
 
 
 def choose(launcher: str, folder: Path, work_s: float, num_tasks: int, say: Callable[[str], None]) -> Engines:
@@ -162,7 +163,11 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             n=engines.num,
             profile_dir=str(Path(folder).resolve() / "profile"),
             # an engine counts as started at its first heartbeat: 3 s apart by default, which is most of the start-up
-            controller_args=["--HeartMonitor.period=250", "--HeartMonitor.max_heartmonitor_misses=120"],
+            controller_args=[
+                "--HeartMonitor.period=100",
+                "--HeartMonitor.max_heartmonitor_misses=300",
+                "--IPController.use_threads=True",  # its schedulers: they start sooner, and live and die as one
+            ],
             delay=0,  # of the engines behind the controller: they wait for its address by themselves, and import meanwhile
             send_engines_connection_env=on_slurm,
             config=settings,
@@ -177,11 +182,10 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             except (TimeoutError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
                 raise UserError(f"parallel.engines={engines.num}: they do not start ({error})") from error
             controller = psutil.Process(cluster.controller.pid)
-            family = {controller}
             yield Cluster(
                 client,
                 start_one=lambda: cluster.start_engines_sync(n=1),
-                is_up=lambda: are_alive(controller, family),
+                is_up=partial(is_alive, controller),
                 timeout_s=cluster.engine_timeout,
                 folder=Path(folder),
             )
@@ -205,17 +209,13 @@ def _settle(engines: Engines) -> tuple[Any, dict[str, Any]]:
     settings.ControllerLauncher.environment = {"PYTHONPATH": paths}
     tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether"]
     settings.LocalControllerLauncher.controller_cmd = [*tethered, "ipyparallel.controller"]
-    settings.LocalEngineSetLauncher.engine_cmd = [*tethered, ",".join([*engines.imports, "ipyparallel.engine"])]
+    modules = ",".join(filter(None, [engines.ready, "ipyparallel.engine"]))
+    settings.LocalEngineSetLauncher.engine_cmd = [*tethered, modules]
     settings.LocalEngineSetLauncher.delay = 0
+    # `Dispatcher` sees engines of this machine die by itself
+    settings.LocalEngineSetLauncher.engine_args = ["--IPEngine.enable_nanny=False"]
     how: dict[str, Any] = {"engines": "local", "controller_ip": "127.0.0.1"}
     return settings, how | (_use_slurm(settings, engines.num) if engines.launcher == "slurm" else {})
-
-
-def are_alive(controller: psutil.Process, family: set[psutil.Process]) -> bool:
-    """Whether all of the controller's processes live, of which `family` is told as they come: without one, all wait for ever."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family |= set(controller.children(recursive=True))
-    return all(map(is_alive, family))
 
 
 def _use_slurm(settings: Any, num: int) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""python -m parallel_tunes.parallel.tether [MODULE,]MODULE WORD …: runs a module that ends when the process that started it
-does; modules before it are imported first.
+"""python -m parallel_tunes.parallel.tether [MODULE:FUNCTION,]MODULE WORD …: runs a module that ends when the process that
+started it does; the function of another, if one is named, is called beside it.
 
 ipyparallel's controller and engines outlive a process that is killed without notice, and would wait for it for ever.
 """
@@ -34,9 +34,8 @@ def tie() -> None:
 
 if __name__ == "__main__":
     tie()
-    os.register_at_fork(after_in_child=tie)  # the controller's own processes are tied to it, and so to us
-    *first, sys.argv[1] = sys.argv[1].split(",")
-    for module in first:
-        importlib.import_module(module)
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    *beside, module = sys.argv[1].split(",")
+    for where, _, function in (name.partition(":") for name in beside):
+        threading.Thread(target=getattr(importlib.import_module(where), function), daemon=True).start()
+    sys.argv = [module, *sys.argv[2:]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
