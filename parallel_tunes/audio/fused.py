@@ -38,7 +38,7 @@ SHORTEST = 1024  # n_fft; below, float32 is not exact enough for a pure tone's f
 LEAST_POWER = np.float32(1e-10)
 DECIBELS = np.float32(10 * np.log10(2))  # an octave of power
 RANGE_DB = np.float32(80)  # below the highest level so far, levels are to be exact
-BLUR_DB = 54.0  # the rounding of a whole spectrum blurs bins that lie further below it by up to 5e-4 dB
+BLUR_DB = 55.0  # the rounding of a whole spectrum blurs bins that lie further below it by up to 8e-4 dB
 Floats = NDArray[np.float32]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def write_shard(
             for piece in pieces:
                 stream.write(np.ascontiguousarray(piece, dtype).data)
                 num_rows += len(piece)
-            tracks.append(Track(**{**asdict(track), "offset": offset, "num_rows": num_rows - offset}))
+            tracks.append(replace(track, offset=offset, num_rows=num_rows - offset))
         stream.seek(0)
         _write_header(stream, num_rows, shape, dtype)
 
@@ -101,7 +101,8 @@ def write_shard(
     shard = Shard(
         name, key, files.digest_file(path), num_rows, path.stat().st_size, tuple(tracks), tuple(failed)
     )  # fmt: skip
-    files.write_json(folder / f"{name}.json", asdict(shard))
+    description = {**vars(shard), "tracks": [vars(each) for each in tracks], "failed": [vars(each) for each in failed]}
+    files.write_json(folder / f"{name}.json", description)
     return shard
 
 
