@@ -35,6 +35,7 @@ FLOORS = {
     "config_benchmark": 1,
     "schema": 1,
     "files": 1,
+    "lanes": 1,
     "run": 1,
     "history": 1,
     "names": 1,

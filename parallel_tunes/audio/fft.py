@@ -11,27 +11,15 @@ of FFTW3".
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from parallel_tunes.audio.lanes import load, splat, store
-from parallel_tunes.files import digest_file
+from parallel_tunes.lanes import compile_of, load, splat, store
 
-SOURCES = [digest_file(Path(__file__).with_name(name)) for name in ("lanes.py", "fft.py", "fused.py")]
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function. It is kept on disk by a key of what it closes over: the three files, of which numba looks at one alone."""
-    code = function.__code__.replace(co_freevars=("SOURCES",))
-    keyed = FunctionType(code, function.__globals__, function.__name__, None, (CellType(SOURCES),))
-    return njit(cache=True, nogil=True, error_model="numpy")(functools.update_wrapper(keyed, function))
+compiled = compile_of(*(str(Path(__file__).with_name(name)) for name in ("fft.py", "fused.py", "blocks.py")))
 
 
 @compiled

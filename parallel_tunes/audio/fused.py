@@ -20,18 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parallel_tunes.audio.blocks import gather_frames, raise_halves, round_block
 from parallel_tunes.audio.fft import compiled, find_power, make_passes, transform
-from parallel_tunes.audio.lanes import (
-    add_lanes,
-    gather_frames,
-    load,
-    log2,
-    maximum,
-    raise_halves,
-    round_block,
-    splat,
-    store,
-)
+from parallel_tunes.lanes import add_lanes, load, log2, maximum, splat, store
 
 EMPHASES = (-0.6, 0.0, 0.6, 0.8)
 SHORTEST = 1024  # n_fft; below, float32 is not exact enough for a pure tone's floor

@@ -17,7 +17,7 @@ LANES: tuple[int, ...] = ()
 # where numba finds no folder to keep what it has compiled in, the plain back end does without
 with contextlib.suppress(RuntimeError):
     from parallel_tunes.audio import fused
-    from parallel_tunes.audio.lanes import LANES
+    from parallel_tunes.lanes import LANES
 
 BackEnd = Literal["auto", "fused", "pocketfft", "torch", "librosa"]
 BLOCK = 512  # frames at a time: what lies between the steps stays in the cache

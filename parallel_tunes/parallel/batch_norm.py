@@ -20,8 +20,24 @@ class Ranks(Protocol):
     def sum(self, tensor: Tensor) -> Tensor: ...
 
 
+class Alone:
+    """A world of one."""
+
+    rank, world_size = 0, 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """`tensor` itself."""
+        return tensor
+
+
+ALONE = Alone()
+
+
 def synchronise(model: nn.Module, ranks: Ranks) -> nn.Module:
     """`model`, each nn.BatchNorm2d in it replaced, in place, by one over all ranks: same parameters, buffers and names."""
+    if isinstance(model, SyncBatchNorm2d):
+        model.ranks = ranks
+        return model
     if isinstance(model, nn.modules.batchnorm._BatchNorm):
         if type(model) is not nn.BatchNorm2d or not (model.affine and model.track_running_stats):
             raise TypeError(f"{model}: only an affine BatchNorm2d with running statistics can be synchronised")
@@ -60,32 +76,47 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         count, mean, variance = statistics(input.detach(), self.counted, self.ranks)
-        self.num_batches_tracked.add_(1)
-        part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, part)
-        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), part)
-        facts = (count, mean, variance, self.counted, self.eps, self.ranks)
+        self.keep(count, mean, variance)
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        facts = (count, mean.to(dtype), variance.to(dtype), self.counted, self.eps, self.ranks)
         normalise: Callable[..., Tensor] = _Normalise.apply  # torch leaves it without types
         return normalise(input, self.weight, self.bias, *facts)
 
+    def keep(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
+        """Let a batch's statistics enter the running ones."""
+        self.num_batches_tracked.add_(1)
+        part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), part)
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), part)
+
 
 def statistics(inputs: Tensor, counted: Tensor | None, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """Number of values (1,), means and biased variances (num_channels,) over the counted samples of all ranks.
+    """Number of values (1,), means and biased variances (num_channels,) over the counted samples of all ranks, float64.
 
-    `inputs` (num, num_channels, height, width). Float32 at least. Each rank combines all ranks'
-    (Chan, Golub & LeVeque 1979) in the same order: to the same bits.
+    `inputs` (num, num_channels, height, width).
     """
     inputs = inputs if counted is None else inputs[counted]
     width, dtype = inputs.shape[1], torch.promote_types(inputs.dtype, torch.float32)
-    rows = inputs.new_zeros(ranks.world_size, 1 + 2 * width, dtype=dtype)
+    count, mean, squares = 0, inputs.new_zeros(width, dtype=torch.float64), inputs.new_zeros(width, dtype=torch.float64)
     if len(inputs):
         count, unused = inputs.numel() // width, inputs.new_zeros(2, width, dtype=dtype)
         mean, variance = torch.batch_norm_update_stats(inputs, unused[0], unused[1], 0.0)
-        rows[ranks.rank] = torch.cat([mean.new_full((1,), count), mean, variance * count])
-    counts, means, squares = torch.split(ranks.sum(rows), [1, width, width], 1)  # a gathering: the others add zeros
+        mean, squares = mean.double(), variance.double() * count
+    return combine(count, mean, squares, ranks)
+
+
+def combine(count: int, mean: Tensor, squares: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of values (1,), mean and biased variance (num_channels,) over all ranks, of each rank's count, means and sums
+    of squared deviations, all float64. Each rank combines them (Chan, Golub & LeVeque 1979) in the same order: to the same bits.
+    """
+    width = len(mean)
+    rows = mean.new_zeros(ranks.world_size, 1 + 2 * width)
+    rows[ranks.rank] = torch.cat([mean.new_full((1,), count), mean, squares])
+    counts, means, all_squares = torch.split(ranks.sum(rows), [1, width, width], 1)  # a gathering: the others add zeros
     total = counts.sum(0)
     mean = (counts * means).sum(0) / total
-    return total, mean, (squares + counts * (means - mean) ** 2).sum(0) / total
+    return total, mean, (all_squares + counts * (means - mean) ** 2).sum(0) / total
 
 
 class _Normalise(torch.autograd.Function):
@@ -109,9 +140,10 @@ class _Normalise(torch.autograd.Function):
         is_last = x.is_contiguous(memory_format=torch.channels_last)
         dy = dy.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
         scale = torch.rsqrt(variance + ctx.eps)
-        sums = torch.ops.aten.native_batch_norm_backward  # of dy x̂ and of dy over this rank
-        _, dweight, dbias = sums(dy, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True])
-        slope, shift = ctx.ranks.sum(torch.stack([dweight * scale, dbias])) * (weight * scale / count)
+        add_up = torch.ops.aten.native_batch_norm_backward  # dy x̂ and dy over this rank
+        _, dweight, dbias = add_up(dy, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True])
+        sums = ctx.ranks.sum(torch.stack([dweight * scale, dbias]).double())
+        slope, shift = (sums * (weight * scale / count)).to(mean.dtype)
         slope = slope.to(x.dtype)
         # with only one new tensor: on a CPU its page faults cost more than the arithmetic
         dx = F.batch_norm(dy, torch.zeros_like(mean), variance, weight, slope * mean - shift, False, 0.0, ctx.eps)

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,7 +165,7 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             controller_args=[
                 "--HeartMonitor.period=100",
                 "--HeartMonitor.max_heartmonitor_misses=300",
-                "--IPController.use_threads=True",  # its schedulers: they start sooner, and live and die as one
+                "--IPController.use_threads=True",  # for its schedulers, which start sooner
             ],
             delay=0,  # of the engines behind the controller: they wait for its address by themselves, and import meanwhile
             send_engines_connection_env=on_slurm,
@@ -179,13 +178,14 @@ def start_cluster(engines: Engines) -> Iterator[Cluster]:
             try:
                 cluster.start_cluster_sync()  # does not wait for engines: work begins with the first of them
                 client = cluster.connect_client_sync()
-            except (TimeoutError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
+            except (TimeoutError, RuntimeError, ipyparallel.error.EngineError, subprocess.SubprocessError) as error:
                 raise UserError(f"parallel.engines={engines.num}: they do not start ({error})") from error
             controller = psutil.Process(cluster.controller.pid)
+            family = {controller}
             yield Cluster(
                 client,
                 start_one=lambda: cluster.start_engines_sync(n=1),
-                is_up=partial(is_alive, controller),
+                is_up=lambda: are_alive(controller, family),
                 timeout_s=cluster.engine_timeout,
                 folder=Path(folder),
             )
@@ -207,7 +207,7 @@ def _settle(engines: Engines) -> tuple[Any, dict[str, Any]]:
     settings = Config()
     settings.EngineLauncher.environment = ONE_THREAD | {"PYTHONPATH": paths}
     settings.ControllerLauncher.environment = {"PYTHONPATH": paths}
-    tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether"]
+    tethered = [sys.executable, "-m", "parallel_tunes.parallel.tether", str(os.getpid())]
     settings.LocalControllerLauncher.controller_cmd = [*tethered, "ipyparallel.controller"]
     modules = ",".join(filter(None, [engines.ready, "ipyparallel.engine"]))
     settings.LocalEngineSetLauncher.engine_cmd = [*tethered, modules]
@@ -216,6 +216,13 @@ def _settle(engines: Engines) -> tuple[Any, dict[str, Any]]:
     settings.LocalEngineSetLauncher.engine_args = ["--IPEngine.enable_nanny=False"]
     how: dict[str, Any] = {"engines": "local", "controller_ip": "127.0.0.1"}
     return settings, how | (_use_slurm(settings, engines.num) if engines.launcher == "slurm" else {})
+
+
+def are_alive(controller: psutil.Process, family: set[psutil.Process]) -> bool:
+    """Whether all of the controller's processes live, of which `family` is told as they come: without one, all wait for ever."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family |= set(controller.children(recursive=True))
+    return all(map(is_alive, family))
 
 
 def _use_slurm(settings: Any, num: int) -> dict[str, Any]:

@@ -224,15 +224,13 @@ class Mesh:
         return cast(Value, outcome[0])
 
     def data_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
-        """`model`, its gradients averaged over the ranks and its batch norms, replaced in place, over the global batch."""
+        """`model`, its gradients averaged over the ranks."""
         if not self._in_company():
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        from parallel_tunes.parallel.batch_norm import synchronise
-
         devices = [self.device] if self.device.type == "cuda" else None
-        model = DistributedDataParallel(synchronise(model, self), device_ids=devices, gradient_as_bucket_view=True)
+        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, static_graph=True)
         model.broadcast_buffers = False  # equal at the start, they stay so; the argument of this name is deprecated
         return model
 

@@ -1,5 +1,5 @@
-"""python -m parallel_tunes.parallel.tether [MODULE:FUNCTION,]MODULE WORD …: runs a module that ends when the process that
-started it does; the function of another, if one is named, is called beside it.
+"""python -m parallel_tunes.parallel.tether PARENT [MODULE:FUNCTION,]MODULE WORD …: runs a module that ends when process PARENT,
+which has started it, does; the function of another, if one is named, is called beside it.
 
 ipyparallel's controller and engines outlive a process that is killed without notice, and would wait for it for ever.
 """
@@ -27,15 +27,18 @@ def watch(parent: int) -> None:
     os._exit(1)
 
 
-def tie() -> None:
-    """Watch the parent from a thread."""
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+def tie(parent: int) -> None:
+    """Watch the parent, which may be gone by now, from a thread."""
+    threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 if __name__ == "__main__":
-    tie()
-    *beside, module = sys.argv[1].split(",")
+    tie(int(sys.argv[1]))
+    # the controller's own processes are tied to it, and so to us
+    family = [os.getpid()]
+    os.register_at_fork(before=lambda: family.append(os.getpid()), after_in_child=lambda: tie(family[-1]))
+    *beside, module = sys.argv[2].split(",")
     for where, _, function in (name.partition(":") for name in beside):
         threading.Thread(target=getattr(importlib.import_module(where), function), daemon=True).start()
-    sys.argv = [module, *sys.argv[2:]]
+    sys.argv = [module, *sys.argv[3:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.audio.logmel_torch import LogMelTransform
 from parallel_tunes.config import TrainConfig
-from parallel_tunes.parallel.batch_norm import weigh
+from parallel_tunes.parallel.batch_norm import synchronise, weigh
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
+from parallel_tunes.train.norm_pool import fuse
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -47,7 +48,7 @@ class Frozen:
             # most GPUs are slow at float64, and would need longer for it than for the model
             dtype = torch.float32 if device.type == "cuda" else torch.float64
             self.transform = LogMelTransform(log_mel, dtype).to(device)
-        self.model = model.to(device)
+        self.model = fuse(model.to(device)) if device.type == "cpu" else model.to(device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
@@ -82,14 +83,17 @@ class GradientLearner(Frozen):
 
     Args:
         total_steps: length of the schedule.
+        norm: sync: batch norms normalise over the batches of all ranks; otherwise each rank over its own.
         model, mean_db, deviation_db, log_mel: as for `Frozen`.
     """
 
     def __init__(
         self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *,
-        mean_db: float, deviation_db: float, total_steps: int, log_mel: LogMel | None = None,
+        mean_db: float, deviation_db: float, total_steps: int, log_mel: LogMel | None = None, norm: str = "sync",
     ) -> None:  # fmt: skip
         super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel)
+        if norm == "sync" and mesh.world_size > 1:
+            synchronise(self.model, mesh)
         self.parallel = mesh.data_parallel(self.model)
         self.mesh = mesh
         self.precision = choose_precision(cfg.precision, self.device)

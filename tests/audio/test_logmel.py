@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from parallel_tunes.audio import logmel
 from parallel_tunes.audio.decode import decode
 from parallel_tunes.audio.definition import LogMel
-from parallel_tunes.audio.lanes import LANES
 from parallel_tunes.audio.logmel import log_mel
+from parallel_tunes.lanes import LANES
 
 
 def reference(
@@ -129,7 +129,7 @@ def test_a_kernel_kept_on_disk_is_not_used_once_any_of_its_sources_has_changed(t
     package = tmp_path / "parallel_tunes"
     shutil.copytree(Path(logmel.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
     script = (
-        "import numpy as np; from parallel_tunes.audio import fused; from parallel_tunes.audio.lanes import LANES;"
+        "import numpy as np; from parallel_tunes.audio import fused; from parallel_tunes.lanes import LANES;"
         "print(fused.floor_halves(np.ones(64, np.float16).view(np.uint16), np.float32(0), LANES))"
     )
 
@@ -146,7 +146,7 @@ def test_a_kernel_kept_on_disk_is_not_used_once_any_of_its_sources_has_changed(t
     assert run() == "(64.0, 64.0)"
     assert len(kept) == 1
     assert list((tmp_path / "kept").rglob("*floor_halves*.nbc")) == kept
-    lanes = package / "audio" / "lanes.py"
+    lanes = package / "lanes.py"
     changed = lanes.read_text().replace("builder.fadd(*(", "builder.fsub(*(")
     assert changed != lanes.read_text()
     lanes.write_text(changed)

@@ -136,7 +136,7 @@ def test_autocast_keeps_statistics_in_full_precision() -> None:
 def learn(mesh: Mesh) -> dict[str, dict[str, Tensor]]:
     """What a backward pass of the learner makes of this rank's part: gradients, buffers, and what the model then says."""
     torch.manual_seed(3)
-    model = GenreCNN(3, [4, 6])
+    model = GenreCNN(3, [16, 6])  # the first of which is fused with what follows
     cfg = build(TrainConfig, yaml.safe_load((ROOT / "conf/train/default.yaml").read_text()) | {"precision": "fp32"})
     learner = GradientLearner(model, cfg, mesh, mean_db=0.0, deviation_db=1.0, total_steps=9)
     ids = list(PARTS[mesh.world_size][mesh.rank])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import random
@@ -87,7 +86,7 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):  # it was quicker
             (first if victim == "job" else rng.choice(family[victim] or [first])).send_signal(signal.SIGKILL)
         said = job.communicate(timeout=60)[0]
-        wait_until(partial(have_ended, family), 20, "all have ended")
+        wait_until(partial(has_ended, tmp_path), 20, "all have ended")
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
         assert job.returncode in ((0,) if victim == "engine" else (0, 2, -signal.SIGKILL)), said
         assert "Traceback" not in said
@@ -103,8 +102,17 @@ def has_engines(job: psutil.Process) -> bool:
     return len(children(job)["engine"]) == 2
 
 
-def have_ended(family: dict[str, list[psutil.Process]]) -> bool:
-    return not any(map(is_alive, itertools.chain(*family.values())))
+def has_ended(folder: Path) -> bool:
+    """Whether nothing is left of the jobs that were started in a folder: no engine, and none of the controller's processes."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if (
+                "parallel_tunes.parallel.tether" in process.cmdline()
+                and process.cwd() == str(folder)
+                and is_alive(process)
+            ):
+                return False
+    return True
 
 
 def test_a_death_is_blamed_on_what_was_at_work_twice(tmp_path: Path) -> None:
