@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes.config_benchmark import BenchmarkConfig
+from parallel_tunes.config_train import AugmentConfig, ModelConfig, TaskConfig, TrainConfig
 from parallel_tunes.schema import key
 
 
@@ -99,34 +100,6 @@ class PreprocessConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    name: str = key("what is learnt", choices=("genre",))
-    crop_s: float = key("length of a training crop and of an evaluation window, seconds", low=0.05)
-    overlap: float = key("overlap of neighbouring evaluation windows, as a share of the window", low=0, high=0.95)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    name: str = key("architecture", choices=("genre_cnn",))
-    widths: tuple[int, ...] = key("channels of the convolution blocks", low=1, high=4096)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    num_epochs: int = key("most passes over the training tracks", low=1)
-    batch: int = key("global batch: tracks a step over all ranks", low=1)
-    lr: float = key("AdamW's highest learning rate", low=0)
-    weight_decay: float = key("AdamW's decoupled weight decay", low=0)
-    warmup: float = key("share of all steps over which the learning rate rises; then a cosine to zero", low=0, high=1)
-    patience: int = key("stop after this many epochs without a lower validation loss", low=1)
-    seeds: tuple[int, ...] = key("one training for each; the report gives their mean", low=0)
-    precision: str = key("auto: bf16 where the hardware has it, else fp32", choices=("auto", "bf16", "fp32"))
-    checkpoint_every: int = key("steps between checkpoints within an epoch; 0: as checkpoint_minutes says", low=0)
-    checkpoint_minutes: float = key("most minutes between checkpoints; each end of an epoch has one anyhow", low=0)
-    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
-
-
-@dataclass(frozen=True, kw_only=True)
 class SynthJob:
     """writes a synthetic corpus: ten procedural genres, each artist with a sound of its own"""
 
@@ -170,6 +143,7 @@ class TrainJob:
     features: FeaturesConfig
     preprocess: PreprocessConfig
     train: TrainConfig
+    augment: AugmentConfig
     parallel: ParallelConfig
     run: RunConfig
 
@@ -216,7 +190,7 @@ class EvaluateJob:
 class BenchmarkJob:
     """the project and its peers side by side on the same work → table; of your own music with data.root=PATH"""
 
-    suite: str = key("what is measured", choices=("preprocess",))
+    suite: str = key("what is measured", choices=("preprocess", "train", "threads"))
     benchmark: BenchmarkConfig
     data: DataConfig
     run: RunConfig

@@ -223,16 +223,29 @@ class Mesh:
             raise outcome[1]
         return cast(Value, outcome[0])
 
-    def data_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
-        """`model`, its gradients averaged over the ranks."""
+    def data_parallel(self, model: torch.nn.Module, *, is_static: bool = True) -> torch.nn.Module:
+        """`model`, its gradients averaged over the ranks.
+
+        Args:
+            is_static: whether every pass goes through the same layers and ends with the averaging.
+        """
         if not self._in_company():
             return model
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device] if self.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, static_graph=True)
+        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, static_graph=is_static)
         model.broadcast_buffers = False  # equal at the start, they stay so; the argument of this name is deprecated
         return model
+
+    def alone(self, model: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within the block, gradients of a `data_parallel` model add up on each rank; the first pass after it averages them."""
+        if not self._in_company():
+            return contextlib.nullcontext()
+        from torch.nn.parallel import DistributedDataParallel
+
+        assert isinstance(model, DistributedDataParallel)
+        return cast("contextlib.AbstractContextManager[None]", model.no_sync())
 
 
 def interface_towards(host: str) -> str:

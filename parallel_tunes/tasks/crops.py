@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import beta
 from torch import Tensor
 
 from parallel_tunes.audio import front_end
@@ -16,7 +17,7 @@ from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, 
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import build
-from parallel_tunes.train.learner import Batch, Inputs, Waveforms
+from parallel_tunes.train.learner import Batch, Inputs, Mixed, Waveforms
 
 MAX_WINDOWS = 64  # in one forward pass of an evaluation
 
@@ -26,7 +27,8 @@ class CropSource:
 
     Args:
         rows: rows of the index by split; they may have only labels of `classes`.
-        seed: seed of the order and the crops.
+        seed: seed of the order, the crops and all other draws.
+        mixup: alpha of the Beta distribution of the shares that samples are mixed by; 0 mixes none.
 
     Attributes:
         log_mel: what the spectrograms of the crops are to be made with; None where the crops are spectrograms already.
@@ -34,10 +36,10 @@ class CropSource:
 
     def __init__(
         self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *,
-        window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0,
+        window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0, mixup: float = 0.0,
     ) -> None:  # fmt: skip
         self.shards, self.rows, self.mesh, self.seed = shards, rows, mesh, seed
-        self.window, self.overlap = window, overlap
+        self.window, self.overlap, self.mixup = window, overlap, mixup
         features = build(FeaturesConfig, shards.manifest["features"])
         self.log_mel = front_end.definition(features) if features.kind == "waveform" else None
         self.gains = shards.index["gain"].to_numpy(np.float32)
@@ -55,11 +57,43 @@ class CropSource:
             mine = share(ids, rank=self.mesh.rank, world_size=self.mesh.world_size)
             # a rank without a sample of this batch takes part with one that weighs nothing
             weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
-            at = draw_uniform(self.seed, epoch, mine, "crop")
-            starts = (at * np.maximum(self.shards.num_frames[mine] - self.window + 1, 1)).astype(np.int64)
-            weights = torch.full((len(mine),), weight)
-            marks = torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/{step}", mine, starts))
-            yield Batch(self._cut(mine, starts), torch.from_numpy(self.labels[mine]), weights, marks, len(ids))
+            starts = self._starts(epoch, mine)
+            mixed, draws = self._mix(epoch, ids, mine) if self.mixup else (None, ())
+            yield Batch(
+                self._cut(mine, starts),
+                torch.from_numpy(self.labels[mine]),
+                torch.full((len(mine),), weight),
+                torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/{step}", mine, starts, *draws)),
+                len(ids),
+                torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/keys", mine)),
+                mixed,
+            )
+
+    def _starts(self, epoch: int, rows: Ids) -> Ids:
+        """The first frame of each track's crop in this epoch."""
+        at = draw_uniform(self.seed, epoch, rows, "crop")
+        places = np.maximum(self.shards.num_frames[rows] - self.window + 1, 1)
+        return np.asarray(at * places, np.int64)
+
+    def _mix(self, epoch: int, ids: Ids, mine: Ids) -> tuple[Mixed, tuple[Ids, Ids]]:
+        """What this rank's samples of the batch `ids` are mixed with: others of it, as they are cut in this epoch; and the draws."""
+        partners = dict(
+            zip(
+                np.sort(ids).tolist(),
+                ids[np.argsort(draw_uniform(self.seed, epoch, ids, "partner"))].tolist(),
+                strict=True,
+            )
+        )
+        others = np.array([partners[row] for row in mine.tolist()], np.int64)
+        # the larger share is the sample's own, whose label is counted as the right one
+        shares = beta.ppf(draw_uniform(self.seed, epoch, mine, "share"), self.mixup, self.mixup)
+        shares = np.maximum(shares, 1 - shares).astype(np.float32)
+        mixed = Mixed(
+            self._cut(others, self._starts(epoch, others)),
+            torch.from_numpy(self.labels[others]),
+            torch.from_numpy(shares),
+        )
+        return mixed, (others, shares.view(np.int32).astype(np.int64))
 
     def _cut(self, rows: Ids, starts: Ids) -> Inputs:
         """A crop of each of some tracks, from a frame of it on."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parallel_tunes.config import EvaluateJob, FeaturesConfig, SplitConfig, TaskConfig, TrainJob
+from parallel_tunes.config import EvaluateJob, FeaturesConfig, SplitConfig, TrainJob
+from parallel_tunes.config_train import TaskConfig
 from parallel_tunes.data import splits
 from parallel_tunes.data.batches import Ids
 from parallel_tunes.data.shards import ShardSet
@@ -18,7 +19,7 @@ from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build, to_plain
 from parallel_tunes.tasks.crops import CropSource
 from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
-from parallel_tunes.train.gradient import Frozen, GradientLearner
+from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
 
 
 def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
@@ -49,22 +50,16 @@ class Plan:
         """The data as one of the trainings sees it."""
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
         return CropSource(
-            self.shards,
-            self.rows,
-            self.classes,
-            window=window,
-            overlap=overlap,
-            mesh=mesh,
-            batch=cfg.train.batch,
-            seed=seed,
-        )
+            self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh,
+            batch=cfg.train.batch, seed=seed, mixup=cfg.augment.mixup,
+        )  # fmt: skip
 
 
 def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     """Draw the split, fit the scaler on its training part, and say what was noticed.
 
     Raises:
-        UserError: fewer than two labels, or more ranks than training tracks.
+        UserError: fewer than two labels, or more ranks than training tracks, or a larger batch.
     """
     if len(set(cfg.train.seeds)) < len(cfg.train.seeds):
         raise UserError(f"train.seeds={list(cfg.train.seeds)}: a seed is listed twice")
@@ -78,6 +73,8 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     num_train = len(split.rows["train"])
     if mesh.world_size > num_train:
         raise UserError(f"{mesh.world_size} ranks for {num_train} training tracks: start at most {num_train}")
+    if cfg.train.batch > num_train:
+        raise UserError(f"train.batch={cfg.train.batch}: there are {num_train} training tracks; take as many at most")
     rows = known_rows(split.rows, labels, classes, run)
     mean_db, deviation_db = fit_scaler(shards, rows["train"])
     facts = {
@@ -132,8 +129,9 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
         model = model_folder.build_model(cfg.model, len(made.classes), seed)
         total_steps = cfg.train.num_epochs * source.num_steps
         learner = GradientLearner(
-            model, cfg.train, mesh, total_steps=total_steps, log_mel=source.log_mel, **made.facts["standardise"]
-        )
+            model, cfg.train, mesh, total_steps=total_steps, log_mel=source.log_mel, augmentation=cfg.augment,
+            norm=cfg.model.norm, **made.facts["standardise"],
+        )  # fmt: skip
         if number == 0:
             num_parameters = sum(p.numel() for p in model.parameters())
             told = f"{learner.precision} on {mesh.world_size} x {mesh.device_name}"
@@ -178,6 +176,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "samples_per_s": median_rate(run),
         "global_batch": cfg.train.batch,
         "steps": fitted.num_steps,
+        "lr": {"rule": cfg.train.lr_rule, "highest": scale_lr(cfg.train)},
         "num_parameters": fitted.num_parameters,
         "precision": fitted.precision,
         "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
 from typing import Any
 
 import torch
@@ -12,21 +14,44 @@ from torch import Tensor, nn
 
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.audio.logmel_torch import LogMelTransform
-from parallel_tunes.config import TrainConfig
+from parallel_tunes.config_train import AugmentConfig, TrainConfig
+from parallel_tunes.models.dropout import KeyedDropout
 from parallel_tunes.parallel.batch_norm import synchronise, weigh
 from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.schema import UserError
+from parallel_tunes.train import augment
 from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
 from parallel_tunes.train.norm_pool import fuse
 
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """`auto` as `bf16` where the hardware multiplies it natively, else `fp32`; other words as they are."""
+    """`auto` as `bf16` where the hardware multiplies it natively, else `fp16` on GPUs and `fp32` on CPUs; other words as they are.
+
+    Raises:
+        UserError: fp16 is wanted of a CPU.
+    """
+    if wanted == "fp16" and device.type == "cpu":
+        raise UserError("train.precision=fp16: needs a GPU; on a CPU take bf16 or fp32")
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     abilities = torch.cpu.get_capabilities()
     return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
+
+
+def scale_lr(cfg: TrainConfig) -> float:
+    """The highest learning rate: train.lr, scaled with the batch linearly (Goyal et al. 2017) or by its square root."""
+    ratio = cfg.batch / cfg.lr_batch
+    return cfg.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[cfg.lr_rule]
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise a UserError where torch.compile finds no compiler for this device."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        raise UserError("train.compile=true: no C++ compiler is here (g++ or clang++); install one or leave it out")
 
 
 class Frozen:
@@ -36,28 +61,33 @@ class Frozen:
         model: takes (batch, 1, num_mels, num_frames), gives logits (batch, num_classes).
         mean_db, deviation_db: the training split's statistics; inputs are standardised by them.
         log_mel: what the spectrograms are made with; needed where inputs are waveforms.
+        dtype: of its parameters.
+        fused: whether layers are fused, where that is faster.
     """
 
     def __init__(
         self, model: nn.Module, device: torch.device, *,
         mean_db: float, deviation_db: float, log_mel: LogMel | None = None,
+        dtype: torch.dtype = torch.float32, fused: bool = True,
     ) -> None:  # fmt: skip
-        self.device = device
+        self.device, self.dtype = device, dtype
         self.transform: LogMelTransform | None = None
         if log_mel is not None:
             # most GPUs are slow at float64, and would need longer for it than for the model
             dtype = torch.float32 if device.type == "cuda" else torch.float64
             self.transform = LogMelTransform(log_mel, dtype).to(device)
-        self.model = fuse(model.to(device)) if device.type == "cpu" else model.to(device)
+        self.model = model.to(device, dtype)
+        if fused and device.type == "cpu":
+            fuse(self.model)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
         self.mean_db, self.deviation_db = mean_db, deviation_db
 
     def standardise(self, inputs: Inputs) -> Tensor:
-        """dB, shape (num, num_mels, num_frames), or waveforms → (num, 1, num_mels, num_frames), float32 on the device."""
+        """dB, shape (num, num_mels, num_frames), or waveforms → (num, 1, num_mels, num_frames) on the device."""
         moved = inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else self.hear(inputs)
-        levels = moved.float().unsqueeze(1)
+        levels = moved.to(self.dtype).unsqueeze(1)
         return levels.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -73,7 +103,7 @@ class Frozen:
 
     @torch.inference_mode()
     def predict(self, inputs: Inputs) -> Tensor:
-        """Probabilities, shape (num, num_classes), float32 on the CPU; always in full precision."""
+        """Probabilities, shape (num, num_classes), on the CPU; always in full precision."""
         self.model.eval()
         return F.softmax(self.model(self.standardise(inputs)), 1).cpu()
 
@@ -83,55 +113,90 @@ class GradientLearner(Frozen):
 
     Args:
         total_steps: length of the schedule.
+        augmentation: of the batches; by default none.
         norm: sync: batch norms normalise over the batches of all ranks; otherwise each rank over its own.
         model, mean_db, deviation_db, log_mel: as for `Frozen`.
+
+    Raises:
+        UserError: the device has no such precision, or no compiler.
     """
 
     def __init__(
-        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *,
-        mean_db: float, deviation_db: float, total_steps: int, log_mel: LogMel | None = None, norm: str = "sync",
+        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int,
+        augmentation: AugmentConfig | None = None, norm: str = "sync", log_mel: LogMel | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel)
+        self.precision = choose_precision(cfg.precision, mesh.device)
+        if cfg.compile:
+            check_compiler(mesh.device)
+        super().__init__(
+            model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel,
+            dtype=torch.float64 if self.precision == "fp64" else torch.float32, fused=not cfg.compile,
+        )  # fmt: skip
         if norm == "sync" and mesh.world_size > 1:
             synchronise(self.model, mesh)
-        self.parallel = mesh.data_parallel(self.model)
-        self.mesh = mesh
-        self.precision = choose_precision(cfg.precision, self.device)
-        self.cfg, self.total_steps = cfg, total_steps
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+        # a static graph may be told from the first pass alone only where every pass synchronises
+        self.parallel = mesh.data_parallel(self.model, is_static=cfg.accumulate == 1 and not cfg.compile)
+        how = "reduce-overhead" if self.device.type == "cuda" else "default"  # the former by CUDA graphs
+        self.forward = torch.compile(self.parallel, mode=how) if cfg.compile else self.parallel
+        self.mesh, self.cfg, self.augmentation, self.total_steps = mesh, cfg, augmentation, total_steps
+        self.lr = scale_lr(cfg)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
         groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
         warmup = max(round(self.cfg.warmup * self.total_steps), 1)
         if step < warmup:
-            return self.cfg.lr * (step + 1) / warmup
+            return self.lr * (step + 1) / warmup
         done = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
-        return self.cfg.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _backward(self, batch: Batch) -> Sums:
         self.parallel.train()
         weigh(self.model, batch.weights)
-        targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
+        targets, weights, keys = (part.to(self.device) for part in (batch.targets, batch.weights, batch.keys))
+        for layer in self.model.modules():
+            if isinstance(layer, KeyedDropout):
+                layer.keys = keys
         inputs = self.standardise(batch.inputs)
-        amp = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
-        with amp:
-            logits = self.parallel(inputs)
-        losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        mixed = batch.mixed
+        if mixed:
+            shares = mixed.shares.to(self.device)
+            inputs = augment.mix(inputs, self.standardise(mixed.inputs), shares)
+        if self.augmentation:
+            inputs = augment.mask(inputs, keys, self.augmentation)
+        amp = AMP.get(self.precision)
+        with torch.autocast(self.device.type, amp) if amp else contextlib.nullcontext():
+            logits = self.forward(inputs.contiguous(memory_format=torch.channels_last))
+        logits = logits if self.precision == "fp64" else logits.float()
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        if mixed:
+            others = F.cross_entropy(logits, mixed.targets.to(self.device), reduction="none")
+            losses = torch.lerp(others, losses, shares.to(losses.dtype))
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
-        torch.autograd.backward(torch.dot(losses, weights) * (self.mesh.world_size / batch.num_global))
+        loss = torch.dot(losses, weights.to(losses.dtype)) * (self.mesh.world_size / batch.num_global)
+        torch.autograd.backward(self.scaler.scale(loss))
         marks = batch.marks.to(self.device)
         return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, marks)
 
     def step(self, batch: Batch, step: int) -> Sums:
         """One optimizer step on this rank's part of a global batch; sums over that part."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums = self._backward(batch)
+        *parts, last = batch.split(self.cfg.accumulate, self.mesh.world_size)
+        sums = Sums()
+        with self.mesh.alone(self.parallel):
+            for part in parts:
+                sums += self._backward(part)
+        sums += self._backward(last)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return sums
 
     def settle(self, batch: Batch) -> None:
@@ -149,14 +214,24 @@ class GradientLearner(Frozen):
         for buffer in self.model.buffers():
             self.mesh.from_first(buffer)
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are numbers."""
+        sizes = torch._foreach_norm(list(self.model.parameters()), torch.inf)
+        return bool(torch.stack([size.cpu() for size in sizes]).isfinite().all())
+
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
 
     def weights(self) -> dict[str, Tensor]:
         """The model's tensors, copied to the CPU."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from parallel_tunes.schema import UserError
 
 # Losses are added as integers of this fraction: integer sums do not depend on their order, so that neither the world
 # size nor an interruption changes a bit of a curve.
-LOSS_QUANTUM = 2.0**-24
+LOSS_QUANTUM = 2.0**-36
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ Inputs = Tensor | Waveforms  # (num, num_mels, num_frames), float16 dB; or what 
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What the samples of a batch are mixed with."""
+
+    inputs: Inputs
+    targets: Tensor  # (num,), int64
+    shares: Tensor  # (num,), float32: of the sample itself
+
+
+@dataclass(frozen=True)
 class Batch:
     """This rank's part of a global batch."""
 
@@ -44,6 +54,42 @@ class Batch:
     weights: Tensor  # (num,), float32: 1, or 0 for the stand-in of a rank that has no sample of this batch
     marks: Tensor  # (num,), int64: a hash of step, sample and augmentation draws, to prove what was trained on
     num_global: int  # samples in the whole batch
+    keys: Tensor  # (num,), int64: of (seed, epoch, sample), which all draws for a sample are made of
+    mixed: Mixed | None = None
+
+    def split(self, num: int, world_size: int) -> list[Batch]:
+        """Its samples in `num` parts, or as many as the largest share of a rank has samples, the same number on every rank.
+
+        Their sizes differ by at most one; a part without any has one that weighs nothing.
+        """
+        num = min(num, -(-self.num_global // world_size))
+        if num == 1:
+            return [self]
+        whole, more = divmod(len(self.targets), num)
+        ends = list(itertools.accumulate([whole + (part < more) for part in range(num)], initial=0))
+        return [
+            _cut(self, slice(first, last)) if first < last else _cut(self, slice(0, 1)).without_weight()
+            for first, last in itertools.pairwise(ends)
+        ]
+
+    def without_weight(self) -> Batch:
+        """The same, counting for nothing."""
+        return replace(self, weights=torch.zeros_like(self.weights))
+
+
+Part = TypeVar("Part", bound="Batch | Mixed | Waveforms")
+
+
+def _cut(whole: Part, cut: slice) -> Part:
+    """The same of some of the samples."""
+    parts: dict[str, Any] = {}
+    for entry in fields(whole):
+        value = getattr(whole, entry.name)
+        if isinstance(value, Tensor):
+            parts[entry.name] = value[cut]
+        elif isinstance(value, Mixed | Waveforms):
+            parts[entry.name] = _cut(value, cut)
+    return replace(whole, **parts)
 
 
 class Sums:
@@ -68,6 +114,11 @@ class Sums:
     def __iadd__(self, other: Sums) -> Sums:
         self.values = self.values.to(other.values.device) + other.values
         return self
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether a loss was not finite; waits for the device."""
+        return int(self.values[3]) > 0
 
     def means(self) -> dict[str, Any]:
         """Loss, accuracy and n.
@@ -106,6 +157,10 @@ class Learner(Judge, Protocol):
 
     def align(self) -> None:
         """Make what ranks keep each for themselves the same on all of them."""
+        ...
+
+    def is_finite(self) -> bool:
+        """Whether all that was learnt is a number."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from parallel_tunes import files, schema
 from parallel_tunes.audio.front_end import fingerprint
-from parallel_tunes.config import FeaturesConfig, ModelConfig
+from parallel_tunes.config import FeaturesConfig
+from parallel_tunes.config_train import ModelConfig
 from parallel_tunes.models.genre_cnn import GenreCNN
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
@@ -38,7 +39,7 @@ def build_model(cfg: ModelConfig, num_classes: int, seed: int) -> nn.Module:
     """The architecture that `cfg` names, its weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GenreCNN(num_classes, cfg.widths)
+        return GenreCNN(num_classes, cfg.widths, norm=cfg.norm, dropout=cfg.dropout)
 
 
 def save(run: Run, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from parallel_tunes.config import TrainConfig
+from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
+from parallel_tunes.schema import UserError
 from parallel_tunes.train import checkpoint, metrics
 from parallel_tunes.train.disturbance import VARIABLE, Disturbance
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
 
+READ_EVERY = 50  # steps
 CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
 
 NOTHING = (0,) * Sums.NUM
@@ -37,11 +39,13 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = -1
     fitted: bool = False  # this seed is done
+    num_saved: int = 0  # checkpoints
     sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
 
     def next_seed(self) -> Progress:
         """Where the training of the next seed starts."""
-        return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows)
+        made = {name: getattr(self, name) for name in ("total_step", "num_rows", "num_saved")}
+        return Progress(seed_at=self.seed_at + 1, **made)
 
 
 class Trainer:
@@ -105,8 +109,11 @@ class Trainer:
                 bar.update()
                 self.run.history.beat(progress.total_step)
                 self.disturbance.after_step(progress.total_step)
-                stop, due = self.mesh.agree(self.run.should_stop, self._checkpoint_is_due())
+                bad = self._is_read(progress.step) and seen.has_diverged
+                stop, due, bad = self.mesh.agree(self.run.should_stop, self._checkpoint_is_due(), bad)
                 self.watch.lap("comm")
+                if bad:
+                    raise self._diverged("the loss")
                 if stop or due:
                     progress.sums = self.mesh.sum(seen.values.cpu().clone()).tolist()
                     self.save()
@@ -114,10 +121,20 @@ class Trainer:
                     return True
         return False
 
+    def _is_read(self, step: int) -> bool:
+        """Whether the sums are looked at after a step: a GPU is not made to wait for that each time."""
+        return self.mesh.device.type == "cpu" or step % READ_EVERY == 0
+
+    def _diverged(self, what: str) -> UserError:
+        kept = "the checkpoint before it is kept" if self.progress.num_saved else "there is no checkpoint before it"
+        return UserError(
+            f"step {self.progress.total_step}: {what} is not finite, the training diverged; {kept}: lower train.lr"
+        )
+
     def _prepare(self, state: dict[str, Any] | None) -> None:
         """Bring the learner to where the run is, past what a fresh process does differently."""
         state = self.learner.state() if state is None else state
-        if self.mesh.world_size > 1:
+        if self.mesh.world_size > 1 or self.cfg.compile:
             state = checkpoint.snapshot(state)
             self.learner.settle(next(self.source.train(self.progress.epoch, 0)))
         self.learner.load(state)
@@ -158,7 +175,14 @@ class Trainer:
         return progress.fitted
 
     def save(self) -> None:
-        """One checkpoint of everything; what went wrong with an earlier one is raised on every rank."""
+        """One checkpoint of everything; what went wrong with an earlier one is raised on every rank.
+
+        Raises:
+            UserError: so is this, if what was learnt is not finite.
+        """
+        if not self.learner.is_finite():
+            raise self._diverged("a weight")
+        self.progress.num_saved += 1
         state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
         self.mesh.on_first(partial(self.writer.put, f"step-{self.progress.total_step}.pt", state))
         self.saved_at = time.monotonic()
