@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, door, launch
+from fakes import TINY, door, launch, ptunes
 from safetensors.torch import load_file
 
 WORDS = ["train", "data=synthetic", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
@@ -142,3 +142,68 @@ def test_another_config_is_refused(workshop: Path, undisturbed: Path, capsys: py
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert "train.lr was 0.002, is 0.1" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["train.batch=0"], "train.batch=0: expected a whole number of at least 1"),
+        (["train.batch=41"], "train.batch=41: there are 40 training tracks; take as many at most"),
+        (["train.precision=fp16"], "train.precision=fp16: needs a GPU; on a CPU take bf16 or fp32"),
+        (["train.lr=1e30"], "step 2: the loss is not finite, the training diverged; there is no checkpoint before it"),
+        (["train.lr=1e42", "train.checkpoint_every=1"], "step 1: a weight is not finite"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    more: list[str], line: str, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words(workshop, "refused", *more, f"run.dir={tmp_path}/run")
+    assert door(*given, cwd=workshop) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert len([each for each in said.splitlines() if each.startswith("ptunes:")]) == 1
+    assert "Traceback" not in said
+    assert not list((tmp_path / "run/checkpoints").glob("*.pt"))
+
+
+def test_a_training_that_diverges_keeps_its_last_good_checkpoint(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learning rate goes wild at step 7; the checkpoint after step 6 stays, and can be gone on from."""
+    from parallel_tunes.train.gradient import GradientLearner
+
+    planned = GradientLearner.learning_rate
+    monkeypatch.setattr(GradientLearner, "learning_rate", lambda self, step: 1e30 if step == 6 else planned(self, step))
+    given = words(workshop, "wild", f"run.dir={tmp_path}/run")
+    assert door(*given, cwd=workshop) == 2
+    assert (
+        "step 8: the loss is not finite, the training diverged; the checkpoint before it is kept"
+        in capsys.readouterr().err
+    )
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("step-*.pt")] != []
+    kept = max(int(path.stem.split("-")[1]) for path in (tmp_path / "run/checkpoints").glob("step-*.pt"))
+    assert kept == 6
+    assert door(*given, cwd=workshop) == 0
+    assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "complete"
+
+
+def test_compiling_needs_a_compiler(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert door(*words(workshop, "compiled", "train.compile=true", f"run.dir={tmp_path}/run"), cwd=workshop) == 2
+    assert "train.compile=true: no C++ compiler is here (g++ or clang++)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(workshop: Path, tmp_path: Path) -> None:
+    runs = {}
+    for name, more in (("plain", []), ("compiled", ["train.compile=true"])):
+        given = words(workshop, name, *more, "train.seeds=[3]", "train.precision=fp32", f"run.dir={tmp_path}/{name}")
+        ptunes(*[*given, "train.num_epochs=2"], cwd=workshop)
+        runs[name] = outcome(tmp_path / name)[2]
+    for one, other in zip(runs["plain"], runs["compiled"], strict=True):
+        assert one["samples"] == other["samples"]
+        assert other["train"]["loss"] == pytest.approx(one["train"]["loss"], rel=1e-4)
