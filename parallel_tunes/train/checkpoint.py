@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -22,13 +23,15 @@ KEEP = 2
 class Writer:
     """Writes the files of checkpoints/, one after the other, while the training goes on.
 
-    A snapshot of the state is taken first: the training may change its tensors at once.
+    A snapshot of the state is taken first: the training may change its tensors at once. It goes into the memory of an
+    earlier one that is written, if there is one: new pages cost more than the copy.
     """
 
     def __init__(self, run: Run, disturbance: Disturbance) -> None:
         self.run, self.disturbance = run, disturbance
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: list[Future[None]] = []
+        self._written: dict[str, list[Any]] = {"step": [], "best": []}
 
     def put(self, name: str, state: dict[str, Any]) -> None:
         """Write checkpoints/NAME: flushed to disk, then renamed.
@@ -42,7 +45,9 @@ class Writer:
                 failed or len(self._pending) >= KEEP
             ):  # the disk is slower than the training: no more than that in memory
                 self.wait()
-            self._pending.append(self._thread.submit(self._write, name, snapshot(state)))
+            written = self._written[name.partition("-")[0]]
+            taken = snapshot(state, written.pop() if written else None)
+            self._pending.append(self._thread.submit(self._write, name, taken))
 
     def wait(self) -> None:
         """Until all are written.
@@ -61,18 +66,29 @@ class Writer:
     def _write(self, name: str, state: dict[str, Any]) -> None:
         whole = io.BytesIO()  # torch.save into a file that cannot grow hides the reason behind one of its own
         torch.save(state, whole)
-        self.run.write(f"checkpoints/{name}", partial(self.disturbance.write, whole.getvalue()))
+        self._written[name.partition("-")[0]].append(state)
+        self.run.write(f"checkpoints/{name}", partial(self.disturbance.write, whole.getbuffer()))
         for old in steps_in(self.run.folder)[:-KEEP]:
             (self.run.folder / "checkpoints" / f"step-{old}.pt").unlink(missing_ok=True)
 
 
-def snapshot(tree: Any) -> Any:
-    """A copy of a tree of dicts, lists and tensors, its tensors on the CPU."""
+def snapshot(tree: Any, memory: Any = None) -> Any:
+    """A copy of a tree of dicts, lists and tensors, its tensors on the CPU.
+
+    Args:
+        memory: a copy of the like that is no longer wanted; its tensors are written over.
+    """
     if isinstance(tree, torch.Tensor):
+        if isinstance(memory, torch.Tensor) and (memory.shape, memory.dtype) == (tree.shape, tree.dtype):
+            return memory.copy_(tree.detach())
         return tree.detach().to("cpu", copy=True)
     if isinstance(tree, dict):
-        return {name: snapshot(value) for name, value in tree.items()}
-    return [snapshot(value) for value in tree] if isinstance(tree, list | tuple) else tree
+        old = memory if isinstance(memory, dict) else {}
+        return {name: snapshot(value, old.get(name)) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        rest = memory if isinstance(memory, list) else []
+        return [snapshot(value, old) for value, old in itertools.zip_longest(tree, rest[: len(tree)])]
+    return tree
 
 
 def resume(run: Run, mesh: Mesh, index_digest: str) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ class Disturbance:
             self.step = None
             os.kill(os.getpid(), signal.Signals[f"SIG{self.signal_name}"] if self.signal_name else signal.SIGKILL)
 
-    def write(self, data: bytes, stream: IO[bytes]) -> None:
+    def write(self, data: bytes | memoryview, stream: IO[bytes]) -> None:
         """Write a checkpoint, or half of it and no more if that is what is to befall this process."""
         if self.in_checkpoint:
             stream.write(data[: len(data) // 2])
