@@ -22,6 +22,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.train import augment
 from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
 from parallel_tunes.train.norm_pool import fuse
+from parallel_tunes.train.stem import fuse_stem
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,6 +80,7 @@ class Frozen:
         self.model = model.to(device, dtype)
         if fused and device.type == "cpu":
             fuse(self.model)
+            fuse_stem(self.model)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)

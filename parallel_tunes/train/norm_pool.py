@@ -188,9 +188,9 @@ class _NormPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: NormPool) -> Tensor:
         num, channels, height, width = x.shape
-        size, maps = (height, width, channels), _flat(x)
+        size, maps = (height, width, channels), flat(x)
         sums, pivot = np.zeros((num, 2, channels)), norm.running_mean.numpy().copy()
-        _share(add_moments, num, maps, size, pivot, sums)
+        share(add_moments, num, maps, size, pivot, sums)
         total, squares = sums.sum(0)
         count = num * height * width
         offset = total / count
@@ -209,11 +209,11 @@ class _NormPool(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, count, mean, variance = ctx.saved_tensors
         num, channels, height, width = x.shape
-        size, maps = (height, width, channels), _flat(x)
-        dz = _flat(slopes[0].contiguous(memory_format=torch.channels_last))
+        size, maps = (height, width, channels), flat(x)
+        dz = flat(slopes[0].contiguous(memory_format=torch.channels_last))
         centre = mean.float()
         sums = np.zeros((num, 2, channels))
-        _share(add_gradients, num, maps, size, centre.numpy(), dz, ctx.origins, sums)
+        share(add_gradients, num, maps, size, centre.numpy(), dz, ctx.origins, sums)
         inverse = torch.rsqrt(variance + ctx.norm.eps)
         dbias, products = torch.from_numpy(sums.sum(0))
         dweight = (products + dbias * (centre - mean)) * inverse
@@ -222,7 +222,7 @@ class _NormPool(torch.autograd.Function):
         scale = weight.double() * inverse
         factors = torch.stack([scale, scale * slope, scale * (level - slope * mean)]).float()
         dx = torch.empty_like(x, memory_format=torch.channels_last)
-        _share(write_gradients, num, maps, size, factors.numpy(), dz, ctx.origins, _flat(dx))
+        share(write_gradients, num, maps, size, factors.numpy(), dz, ctx.origins, flat(dx))
         return dx, dweight.float(), dbias.float(), None
 
 
@@ -233,14 +233,14 @@ def _pool_scaled(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, NDArr
     out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     origins = np.empty(out.numel(), np.uint8)
     factors = scale.detach().float().numpy(), shift.detach().float().numpy()
-    _share(scale_and_pool, num, _flat(x), (height, width, channels), *factors, _flat(out), origins)
+    share(scale_and_pool, num, flat(x), (height, width, channels), *factors, flat(out), origins)
     return out, origins
 
 
 _pool = ThreadPoolExecutor(thread_name_prefix="norm-pool")
 
 
-def _share(kernel: Any, num: int, *args: Any) -> None:
+def share(kernel: Any, num: int, *args: Any) -> None:
     """A kernel on the images of a batch, shared among as many threads as torch has here."""
     num_threads = min(torch.get_num_threads(), num)
     cuts = [num * part // num_threads for part in range(num_threads + 1)]
@@ -251,7 +251,7 @@ def _share(kernel: Any, num: int, *args: Any) -> None:
         other.result()
 
 
-def _flat(tensor: Tensor) -> NDArray[Any]:
+def flat(tensor: Tensor) -> NDArray[Any]:
     """The memory of a tensor that lies channels last; of bfloat16 the bits."""
     rows = tensor.permute(0, 2, 3, 1)
     if rows.dtype == torch.bfloat16:
