@@ -39,13 +39,11 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = -1
     fitted: bool = False  # this seed is done
-    num_saved: int = 0  # checkpoints
     sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
 
     def next_seed(self) -> Progress:
         """Where the training of the next seed starts."""
-        made = {name: getattr(self, name) for name in ("total_step", "num_rows", "num_saved")}
-        return Progress(seed_at=self.seed_at + 1, **made)
+        return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows)
 
 
 class Trainer:
@@ -68,7 +66,7 @@ class Trainer:
         is_last = mesh.rank == mesh.world_size - 1
         self.disturbance = Disturbance(os.environ.get(VARIABLE, ""), is_first=mesh.is_first, is_last=is_last)
         self.writer = checkpoint.Writer(run, self.disturbance)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.has_saved = time.monotonic(), progress.total_step > 0
 
     def fit(self, state: dict[str, Any] | None) -> bool:
         """Train from a learner's `state`, or from the start; True when done, False when asked to stop."""
@@ -126,7 +124,7 @@ class Trainer:
         return self.mesh.device.type == "cpu" or step % READ_EVERY == 0
 
     def _diverged(self, what: str) -> UserError:
-        kept = "the checkpoint before it is kept" if self.progress.num_saved else "there is no checkpoint before it"
+        kept = "the checkpoint before it is kept" if self.has_saved else "there is no checkpoint before it"
         return UserError(
             f"step {self.progress.total_step}: {what} is not finite, the training diverged; {kept}: lower train.lr"
         )
@@ -182,7 +180,7 @@ class Trainer:
         """
         if not self.learner.is_finite():
             raise self._diverged("a weight")
-        self.progress.num_saved += 1
+        self.has_saved = True
         state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
         self.mesh.on_first(partial(self.writer.put, f"step-{self.progress.total_step}.pt", state))
         self.saved_at = time.monotonic()
