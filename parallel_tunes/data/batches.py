@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import queue
+import threading
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+Item = TypeVar("Item")
 Level = TypeVar("Level", np.float16, np.float32)
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -67,6 +72,42 @@ def _mix(key: str, samples: Ids) -> NDArray[np.uint64]:
         bits = (bits ^ (bits >> np.uint64(27))) * _MIX[2]
         bits ^= bits >> np.uint64(31)
     return bits
+
+
+def make_ahead(items: Iterator[Item], num: int = 2) -> Generator[Item, None, None]:
+    """The same items, made by a thread, up to `num` of them before they are wanted; what it raises is raised here."""
+    made: queue.Queue[tuple[Item | None, Exception | None]] = queue.Queue(num)
+    unwanted = threading.Event()
+
+    def offer(item: Item | None, error: Exception | None = None) -> None:
+        while not unwanted.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put((item, error), timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                offer(item)
+                if unwanted.is_set():
+                    return
+            offer(None)
+        except Exception as error:
+            offer(None, error)
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        unwanted.set()
+        thread.join()
 
 
 def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from parallel_tunes.config_train import TrainConfig
+from parallel_tunes.data.batches import make_ahead
 from parallel_tunes.parallel.mesh import Mesh, Stopwatch
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
@@ -97,8 +99,9 @@ class Trainer:
     def _train_epoch(self, epoch: int, seen: Sums) -> bool:
         """The rest of an epoch's steps, added to `seen`; True when all ranks have agreed to stop."""
         progress, num_steps = self.progress, self.source.num_steps
-        with self.run.progress(f"epoch {epoch + 1}", num_steps, " steps", progress.step) as bar:
-            for batch in self.source.train(epoch, progress.step):
+        ahead = contextlib.closing(make_ahead(self.source.train(epoch, progress.step)))
+        with ahead as batches, self.run.progress(f"epoch {epoch + 1}", num_steps, " steps", progress.step) as bar:
+            for batch in batches:
                 self.watch.lap("data")
                 seen += self.learner.step(batch, epoch * num_steps + progress.step)
                 self.watch.lap("compute")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import itertools
+import threading
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from parallel_tunes.data.batches import Batches, draw_uniform, fit_length, share, window_starts
+from parallel_tunes.data.batches import Batches, draw_uniform, fit_length, make_ahead, share, window_starts
 
 
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(0, 5), st.integers(1, 7))
@@ -70,3 +75,27 @@ def test_short_tracks_are_filled_with_their_lowest_level() -> None:
     frames = np.array([[-3, -5], [-4, -1]], np.float16)
     assert fit_length(frames, 3).tolist() == [[-3, -5], [-4, -1], [-5, -5]]
     assert fit_length(frames, 1) is frames
+
+
+def test_items_made_ahead_are_the_same_and_what_goes_wrong_is_told() -> None:
+    def count(last: int) -> Iterator[int]:
+        for number in range(last):
+            made.append(number)
+            yield number
+        raise ValueError("no more")
+
+    made: list[int] = []
+    taken = list[int]()
+    with pytest.raises(ValueError, match="no more"):
+        for number in make_ahead(count(50)):
+            assert len(made) <= len(taken) + 5
+            taken.append(number)
+    assert taken == list(range(50))
+
+
+def test_whoever_stops_early_waits_for_nothing() -> None:
+    before = threading.active_count()
+    endless = make_ahead(itertools.count())
+    assert [next(endless) for _ in range(3)] == [0, 1, 2]
+    endless.close()
+    assert threading.active_count() == before
