@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("PT_DEBUG") == "1":
             traceback.print_exc()
         if isinstance(error, RankLost):
-            print(f"ptunes: {error}", file=sys.stderr)
             sys.exit(1)
         if Mesh().is_first:
             print(f"ptunes: {' '.join(str(error).split())}", file=sys.stderr)

@@ -18,4 +18,7 @@ class BenchmarkConfig:
         "encodings on one core; wav22 is mono at 22 050 Hz, the others stereo at 44 100 Hz",
         low=1, choices=("wav22", "wav44", "mp3", "flac"),
     )  # fmt: skip
-    seed: int = key("seed of the clips and of the order of the rows", low=0)
+    batch: int = key("training: samples a step, over all ranks", low=2, high=1024)
+    seconds: float = key("training: about how long each row is timed in a repetition, seconds", low=0.01, high=3600)
+    rows: tuple[str, ...] = key("training: only these rows; [] for all")
+    seed: int = key("seed of what is worked on and of the order of the rows", low=0)

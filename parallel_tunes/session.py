@@ -72,6 +72,11 @@ def run_job(name: str, job: Job, cfg: Any, *, part: int | None = None, mesh: Mes
         if mesh.is_first:
             raise
         sys.exit(2)  # rank 0 says it
+    except RuntimeError as error:
+        explained = mesh.explain(error)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
         if not nested:
             mesh.stop()

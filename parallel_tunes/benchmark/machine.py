@@ -14,7 +14,7 @@ import soundfile
 
 from parallel_tunes.run import git_revision, versions
 
-PEERS = ("torchaudio", "scikit-learn", "threadpoolctl")
+PEERS = ("torchaudio", "scikit-learn", "threadpoolctl", "lightning", "accelerate")
 BUSY = 0.03  # share of a core with others, from which on figures are not to be trusted
 
 
@@ -37,11 +37,19 @@ def warn_if_busy(taken: float) -> str | None:
     """A line about others at work, if there are.
 
     Args:
-        taken: share of the measurements' time that the core was with others.
+        taken: share of the measurements' time that the cores were with others.
     """
     if taken <= BUSY:
         return None
-    return f"others were at work here, and took {100 * taken:.0f} % of the core: measure again when the machine is idle"
+    return (
+        f"others were at work here, and took {100 * taken:.0f} % of the cores: measure again when the machine is idle"
+    )
+
+
+def busy_s() -> float:
+    """CPU time that all processes of this machine, and other guests of its host, have taken until now, seconds."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +25,8 @@ class Repetition:
     """Every cell once.
 
     Args:
-        ms: of each cell, milliseconds a clip.
-        taken: share of the time on one thread that the core was with others.
+        ms: of each cell, milliseconds a unit.
+        taken: share of the time that cores were with others: that of one thread, or all while other processes worked.
     """
 
     ms: dict[str, float]
@@ -60,19 +61,22 @@ def measure(suite: Suite, run: Run, *, repetitions: int, seed: int) -> list[Repe
 
 def measure_once(cells: Sequence[Cell], rng: np.random.Generator, advance: Callable[[], object]) -> Repetition:
     """Time each cell once, in an order that `rng` draws."""
-    ms, wall_s, cpu_s = dict[str, float](), 0.0, 0.0
+    ms, wall_s, taken_s = dict[str, float](), 0.0, 0.0
     for at in rng.permutation(len(cells)):
         cell = cells[at]
         gc.collect()  # no cell pays for what another has left
         with machine.one_thread() if cell.one_thread else contextlib.nullcontext():
-            cpu_before = time.thread_time()
+            own_s, busy_s, began = (cell.cpu_s or time.thread_time)(), machine.busy_s(), time.perf_counter()
             seconds = cell.measure()
-            cpu_after = time.thread_time()
-        if cell.one_thread and cell.kind != "floor":  # which prepares something before its time is taken
-            wall_s, cpu_s = wall_s + seconds, cpu_s + cpu_after - cpu_before
+            elapsed_s = time.perf_counter() - began
+            own_s, busy_s = (cell.cpu_s or time.thread_time)() - own_s, machine.busy_s() - busy_s
+        if cell.cpu_s:
+            wall_s, taken_s = wall_s + elapsed_s, taken_s + (busy_s - own_s) / (os.cpu_count() or 1)
+        elif cell.one_thread and cell.kind != "floor":  # which prepares something before its time is taken
+            wall_s, taken_s = wall_s + seconds, taken_s + seconds - own_s
         ms[cell.name] = 1000 * seconds / cell.n
         advance()
-    return Repetition(ms, max(1 - cpu_s / wall_s, 0.0) if wall_s else 0.0)
+    return Repetition(ms, max(taken_s / wall_s, 0.0) if wall_s else 0.0)
 
 
 def read_done(suite: Suite, run: Run) -> list[Repetition]:
@@ -104,10 +108,11 @@ def summarise(suite: Suite, done: list[Repetition]) -> dict[str, Any]:
             "group": cell.group,
             "kind": cell.kind,
             "n": cell.n,
-            "unit": "ms a clip",
+            "unit": f"ms a {suite.unit}",
             "median": round(found[cell.name].median, 4),
             "low": round(found[cell.name].low, 4),
             "high": round(found[cell.name].high, 4),
+            "per_s": round(1000 / found[cell.name].median, 3),
             "repetitions": len(rows),
         }
         for cell in suite.cells

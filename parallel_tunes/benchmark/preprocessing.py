@@ -63,6 +63,7 @@ def open_suite(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Itera
             cells += gpu.list_cells(clips.encoded["wav22"], features)
         names = {cell.name for cell in cells}
         yield Suite(
+            unit="clip",
             groups=one_core.GROUPS | pipeline.GROUPS | gpu.GROUPS,
             cells=tuple(cells),
             comparisons=tuple(each for each in list_comparisons(settings) if {each.slow, each.fast} <= names),

@@ -16,10 +16,11 @@ class Cell:
         what: the same in words.
         group: cells of one group share a table and a chart.
         kind: `peer`, `ours`, `part` of ours, or `floor`, what bounds them all.
-        n: clips in one measurement.
+        n: clips or samples in one measurement.
         measure: does the work for all n; seconds.
         one_thread: whether it is done by this thread alone, which waits for nothing; torch, BLAS and OpenMP start no others.
         cold: whether it begins from nothing each time, so that there is nothing to warm up.
+        cpu_s: CPU time that the processes which do it have taken until now, seconds, if it is done by others than this.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Cell:
     measure: Callable[[], float]
     one_thread: bool = False
     cold: bool = False
+    cpu_s: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,17 @@ class Suite:
     """Everything that one benchmark measures.
 
     Args:
+        unit: what is counted, one of them: clip, sample.
         groups: what each group of cells has in common, in words.
         cells: what is timed.
         comparisons: of cells that are there.
         method: sentences on how it is measured, for the reader of a report.
         notes: what is left out here, and why.
         key: names what the figures depend on; repetitions of another key are measured again.
-        examine: given each cell's median, ms a clip, more facts for the report's metrics.
+        examine: given each cell's median, ms a unit, more facts for the report's metrics.
     """
 
+    unit: str
     groups: Mapping[str, str]
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]

@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from parallel_tunes.benchmark import machine, preprocessing
+from parallel_tunes.benchmark import machine, preprocessing, training
 from parallel_tunes.benchmark.measure import measure, summarise
 from parallel_tunes.benchmark.suite import Suite
 from parallel_tunes.config import BenchmarkJob
 from parallel_tunes.run import Run
 
 Open = Callable[[BenchmarkJob, Run, Mapping[str, Any]], AbstractContextManager[Suite]]
-SUITES: dict[str, Open] = {"preprocess": preprocessing.open_suite}
+SUITES: dict[str, Open] = {
+    "preprocess": preprocessing.open_suite,
+    "train": training.open_train,
+    "threads": training.open_threads,
+}
 
 
 def carry_out(cfg: BenchmarkJob, run: Run, cpu_model: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import psutil
 
 from parallel_tunes.parallel import slurm
+from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
 from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL error")
+# what collectives say when another rank has died or does not answer
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Application timeout", "NCCL error")
 
 
 class RankLost(Exception):
-    """Another rank has died or does not answer: this one cannot go on without it."""
+    """Another rank has died or does not answer: this one cannot go on without it. One of the ranks has said so already."""
 
 
 class Mesh:
@@ -41,6 +43,8 @@ class Mesh:
         self.launch = os.environ.get("TORCHELASTIC_RUN_ID")  # the same after torchrun has started the ranks again
         self.misses_gpu = False  # Slurm gave one, torch sees none
         self._device: torch.device | None = None
+        self._signs: Signs | None = None
+        self._has_lost = False  # another rank
 
     def check(self) -> None:
         """Refuse a world other than the one that was asked for: ranks that train alone would all write one run.
@@ -108,6 +112,7 @@ class Mesh:
 
         Raises:
             UserError: a GPU is asked for and there is none for this rank.
+            RankLost: not all of them have come within `timeout_s`.
         """
         import torch
 
@@ -129,10 +134,21 @@ class Mesh:
                 os.environ["GLOO_SOCKET_IFNAME"] = interface_towards(os.environ["MASTER_ADDR"])
             # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            host = os.environ["MASTER_ADDR"] if self.local_world_size < self.world_size else "127.0.0.1"
+            signs = Signs(self.rank, slurm.address_towards(host), timeout_s)
+            try:
+                dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+                signs.begin(self.gather((signs.address, signs.place)))
+            except RuntimeError as error:
+                raise self._explain_absence(error, timeout_s) from error
+            self._signs = signs
 
     def stop(self) -> None:
-        """Leave the other ranks."""
+        """Leave the other ranks. Those that are stopped are killed if this one is lost without them."""
+        if self._signs:
+            self._signs.end()
+        if self._has_lost and self.launch:
+            kill_stopped_siblings("RANK")  # they heed no SIGTERM: torchrun would do it itself, after half a minute
         if self._in_company():
             import torch.distributed as dist
 
@@ -140,13 +156,26 @@ class Mesh:
 
     def explain(self, error: Exception) -> Exception:
         """An error of a collective whose other end is gone as a RankLost; any other as it is."""
-        text = str(error)
-        reasons = [words for words in LOST if words in text]
-        if not self._in_company() or not isinstance(error, RuntimeError) or not reasons:
+        reasons = [words for words in LOST if words in str(error)]
+        if self._signs is None or not isinstance(error, RuntimeError) or not reasons:
             return error
-        lost = RankLost(f"rank {self.rank} cannot go on: another rank has died or does not answer ({reasons[0]})")
+        missing, is_to_say = self._signs.find_missing()
+        unknown = f"rank {self.rank} cannot go on: another rank has died or does not answer ({reasons[0]})"
+        lost = self._lose("; ".join(missing) or unknown, is_to_say)
         lost.__cause__ = error
         return lost
+
+    def _lose(self, text: str, is_to_say: bool) -> RankLost:
+        self._has_lost = True
+        if is_to_say:  # at once: when the first rank has ended, torchrun ends the others
+            print(f"ptunes: {text}", file=sys.stderr, flush=True)
+        return RankLost(text)
+
+    def _explain_absence(self, error: Exception, timeout_s: float) -> RankLost:
+        stopped = [f"{place} is stopped" for place in stopped_siblings("RANK")]
+        reason = "; ".join(stopped) or str(error).partition("\n")[0]
+        text = f"not all {self.world_size} ranks have met within parallel.timeout_s={timeout_s:g}: {reason}"
+        return self._lose(text, bool(stopped) or self.local_rank == 0)
 
     def wait(self) -> None:
         """Until all ranks are here."""

@@ -17,7 +17,8 @@ from parallel_tunes.run import Run
 Cells = list[dict[str, Any]]
 COLOURS = {"peer": ORANGE, "ours": BLUE, "part": SKY, "floor": GREY}
 NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours", "floor": "floor"}
-PER_SECOND = "pipeline"  # the group that is drawn as clips a second: longer bars are better
+# groups that are drawn as clips or samples a second: longer bars are better
+PER_SECOND = ("pipeline", "training", "ranks", "threads", "training_gpu")
 BARS: Any = STYLE | {"axes.grid.axis": "x", "axes.axisbelow": True}
 
 
@@ -47,11 +48,12 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
     for group, cells in groups_of(report).items():
         yield ""
         yield f"{metrics['groups'][group]}"
-        yield f"{'':{width}}  {'ms a clip':>10}  {interval_name(metrics):>19}  {'clips/s':>8}  {'n':>5}"
+        unit = unit_of(cells)
+        yield f"{'':{width}}  {f'ms a {unit}':>11}  {interval_name(metrics):>19}  {f'{unit}s/s':>9}  {'n':>5}"
         for cell in cells:
             interval = f"{figures(cell['low'])} to {figures(cell['high'])}"
             rate = figures(1000 / cell["median"])
-            yield f"{cell['what']:{width}}  {figures(cell['median']):>10}  {interval:>19}  {rate:>8}  {cell['n']:>5}"
+            yield f"{cell['what']:{width}}  {figures(cell['median']):>11}  {interval:>19}  {rate:>9}  {cell['n']:>5}"
     yield ""
     width = max(map(len, metrics["ratios"]), default=0)
     for name, ratio in metrics["ratios"].items():
@@ -72,6 +74,12 @@ def cost_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{row['files']:38}  {row['num_tracks']:>9}  {hours:>10}  {size:>6}  {row['num_shards']:>6}  {row['command']}"
 
 
+def unit_of(cells: Cells) -> str:
+    """What is counted, one of them: clip, sample."""
+    unit: str = cells[0]["unit"]
+    return unit.removeprefix("ms a ")
+
+
 def interval_name(metrics: dict[str, Any]) -> str:
     """`95 % interval`, or what so few repetitions reach."""
     level = metrics["interval_level"]
@@ -86,7 +94,7 @@ def figures(value: float) -> str:
 
 def draw_bars(cells: Cells, group: str) -> Figure:
     """A bar a cell, with its interval and its number."""
-    per_second = group == PER_SECOND
+    per_second = group in PER_SECOND
 
     def shown(ms: float) -> float:
         return 1000 / ms if per_second else ms
@@ -105,7 +113,8 @@ def draw_bars(cells: Cells, group: str) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.02)
     axes.set_xlim(0, 1.12 * float(ends.max()))
-    axes.set_xlabel("clips/s (longer is better)" if per_second else "ms a clip (shorter is better)")
+    unit = unit_of(cells)
+    axes.set_xlabel(f"{unit}s/s (longer is better)" if per_second else f"ms a {unit} (shorter is better)")
     kinds = [kind for kind in COLOURS if kind in {cell["kind"] for cell in cells}]
     patches = [Patch(color=COLOURS[kind], label=NAMES[kind]) for kind in kinds]
     axes.legend(handles=patches, frameon=False, ncols=len(patches), loc="lower left", bbox_to_anchor=(0, 1))
@@ -116,4 +125,4 @@ def render(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
     metrics = report["metrics"]
     facts = {"report": report, "metrics": metrics, "groups": groups_of(report), "interval": interval_name(metrics)}
-    return render_page("benchmark.html", facts, pictures, {"figures": figures})
+    return render_page("benchmark.html", facts, pictures, {"figures": figures, "unit": unit_of})

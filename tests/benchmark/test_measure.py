@@ -23,7 +23,7 @@ class Bench:
         self.order: list[str] = []
         cells = (self.cell("slow", 2.0), self.cell("fast", 0.5), self.cell("cold", 9.0, cold=True))
         self.suite = Suite(
-            groups={"all": "All"}, cells=cells, comparisons=(Comparison("fast_vs_slow", "", "slow", "fast"),),
+            unit="clip", groups={"all": "All"}, cells=cells, comparisons=(Comparison("fast_vs_slow", "", "slow", "fast"),),
             method=(), notes=(), key=key, examine=lambda medians: {"seen": dict(medians)},
         )  # fmt: skip
         self.run = Run("benchmark", RunConfig(dir=None, name=None, max_restarts=1), folder, is_writer=True, started=0)
@@ -119,3 +119,27 @@ def test_one_thread_where_a_cell_wants_it(tmp_path: Path) -> None:
         assert machine.warn_if_busy(0.0) is None
     finally:
         torch.set_num_threads(before)
+
+
+def test_who_had_the_cores_while_processes_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine was busy with, less what the cell's own processes took, over all cores."""
+    clock, own, busy = [0.0], [5.0], [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(machine, "busy_s", lambda: busy[0])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+    def work() -> float:
+        clock[0], own[0], busy[0] = clock[0] + 10, own[0] + 12, busy[0] + 17
+        return 8.0  # of the 10 s
+
+    cell = Cell("a", "a", "all", "ours", 4, work, cpu_s=lambda: own[0])
+    found = measure_once([cell], np.random.default_rng(0), lambda: None)
+    assert found.ms == {"a": 2000.0}
+    assert found.taken == pytest.approx((17 - 12) / (2 * 10))
+
+
+def test_the_machine_is_busy() -> None:
+    before, until = machine.busy_s(), time.perf_counter() + 0.2
+    while time.perf_counter() < until:
+        pass
+    assert machine.busy_s() - before > 0.05

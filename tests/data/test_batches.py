@@ -85,12 +85,13 @@ def test_items_made_ahead_are_the_same_and_what_goes_wrong_is_told() -> None:
         raise ValueError("no more")
 
     made: list[int] = []
-    taken = list[int]()
-    with pytest.raises(ValueError, match="no more"):
-        for number in make_ahead(count(50)):
-            assert len(made) <= len(taken) + 5
-            taken.append(number)
+    items, taken = make_ahead(count(50)), list[int]()
+    for number in itertools.islice(items, 50):
+        assert len(made) <= len(taken) + 5
+        taken.append(number)
     assert taken == list(range(50))
+    with pytest.raises(ValueError, match="no more"):
+        next(items)
 
 
 def test_whoever_stops_early_waits_for_nothing() -> None:

@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 
 from parallel_tunes.config import RunConfig
-from parallel_tunes.reports.benchmark import figures, render, to_lines, write
+from parallel_tunes.reports.benchmark import draw_bars, figures, render, to_lines, write
 from parallel_tunes.run import Run
 
 NASTY = "<script>alert(1)</script> {{ 7*7 }} $\\alpha_{"
@@ -89,11 +89,38 @@ def test_words_are_text_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_suites_need_no_floor_and_no_ratios() -> None:
     report = make_report()
-    for name in ("floor", "agreement_db"):
+    for name in ("floor", "agreement_db", "costs"):
         del report["metrics"][name]
     report["metrics"] |= {"ratios": {}, "intervals": {}, "compared": {}}
     assert "One core" in Page(render(report, {"one": b"", "pipeline": b""})).text
     assert list(to_lines(report))
+
+
+def test_a_suite_of_samples() -> None:
+    report = make_report()
+    report["metrics"]["cells"] = [cell("ours", "training", "ours", 4.0) | {"unit": "ms a sample"}]
+    report["metrics"] |= {
+        "groups": {"training": "Training"},
+        "roofline": {
+            "gflop_a_sample": 1.378,
+            "groups": {"training": {"gflop_per_s": {"bfloat16": 345.6}, "share_reached": {"ours": 0.25}}},
+        },
+    }
+    page = Page(render(report, {"training": b""})).text
+    for words in (
+        "ms a sample",
+        "samples/s",
+        "n: samples in one",
+        "1.38 GFLOP",
+        "346 GFLOP/s in bfloat16",
+        "ours 25 %",
+    ):
+        assert words in page, words
+    text = "\n".join(to_lines(report))
+    assert "ms a sample" in text
+    assert "samples/s" in text
+    plot = draw_bars(report["metrics"]["cells"], "training").axes[0]
+    assert plot.get_xlabel() == "samples/s (longer is better)"
 
 
 def test_the_table_as_text() -> None:
