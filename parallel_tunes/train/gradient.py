@@ -75,8 +75,8 @@ class Frozen:
         self.transform: LogMelTransform | None = None
         if log_mel is not None:
             # most GPUs are slow at float64, and would need longer for it than for the model
-            dtype = torch.float32 if device.type == "cuda" else torch.float64
-            self.transform = LogMelTransform(log_mel, dtype).to(device)
+            exact = torch.float32 if device.type == "cuda" else torch.float64
+            self.transform = LogMelTransform(log_mel, exact).to(device)
         self.model = model.to(device, dtype)
         if fused and device.type == "cpu":
             fuse(self.model)
