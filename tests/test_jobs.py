@@ -199,6 +199,7 @@ def test_a_label_with_one_track_and_a_split_without_validation(
         "model.widths=[4,8]",
         "task.crop_s=1",
         "train.num_epochs=1",
+        "train.batch=4",
     ]
     assert run("train", f"data.root={tmp_path}/music", *words, "run.name=a") == 0
     assert "label 'solo' has 1 track: none is left for test" in capsys.readouterr().err
@@ -216,6 +217,7 @@ def test_no_test_split_is_null(run: Door, tmp_path: Path) -> None:
         "model.widths=[4,8]",
         "task.crop_s=1",
         "train.num_epochs=1",
+        "train.batch=4",
     ]
     assert run("train", f"data.root={tmp_path}/music", *words, "run.name=a") == 0
     assert read(tmp_path / "logs/train/a/report.json")["metrics"]["test"] is None

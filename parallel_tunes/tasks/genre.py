@@ -73,8 +73,10 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     num_train = len(split.rows["train"])
     if mesh.world_size > num_train:
         raise UserError(f"{mesh.world_size} ranks for {num_train} training tracks: start at most {num_train}")
+    if cfg.train.batch > len(labels):
+        raise UserError(f"train.batch={cfg.train.batch}: there are {len(labels)} tracks; take as many at most")
     if cfg.train.batch > num_train:
-        raise UserError(f"train.batch={cfg.train.batch}: there are {num_train} training tracks; take as many at most")
+        run.warn(f"train.batch={cfg.train.batch}: there are {num_train} training tracks, which all make one batch")
     rows = known_rows(split.rows, labels, classes, run)
     mean_db, deviation_db = fit_scaler(shards, rows["train"])
     facts = {
