@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,17 @@ def compile_of(*sources: str) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles functions, which are kept on disk for as long as neither this file nor `sources` change.
 
     numba keeps a function under its name, and looks at its own file alone for changes, not at those of what it calls.
+    Where it finds no folder that it may write to, each process compiles for itself, which takes some ten seconds.
     """
     version = digest_json([digest_file(Path(source)) for source in (__file__, *sources)])[:12]
 
     def compiled(function: Callable[..., Any]) -> Any:
         function.__qualname__ += f"_{version}"
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
+        compile_it = partial(njit, function, nogil=True, error_model="numpy")
+        try:
+            return compile_it(cache=True)
+        except RuntimeError:  # no folder to keep it in
+            return compile_it()
 
     return compiled
 

@@ -236,6 +236,19 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 150.0, what: str 
         time.sleep(0.1)
 
 
+def assert_same_on_threads(act: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+    """The same bits on any number of torch's threads."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for num in (1, 2, 5):
+            torch.set_num_threads(num)
+            found.append(act())
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(other[name], tensor) for name, tensor in found[0].items())
+
+
 class Cluster:
     """The Slurm of hpc/cluster in a folder."""
 

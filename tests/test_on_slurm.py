@@ -102,8 +102,10 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     cluster.ask("scontrol", "requeue", job)
     wait_until(lambda: len(read_starts(folder)) == 3, what="Slurm starts the job again")
     wait_for_rows(cluster, job, folder, 11)
-    # the limit comes nearer than --signal=B:USR1@60: Slurm itself sends USR1, when it next looks, every half minute
-    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    # The limit comes nearer: Slurm itself sends USR1 at --signal=B:USR1@60, or up to half a minute before it. From now it is
+    # one minute or two away: nearer, and the limit might be there before Slurm looks.
+    hours, minutes = cluster.facts(job).partition(" RunTime=")[2].split(":")[:2]
+    cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
     waiting = ranks(cluster, job).values()
     for process in waiting:
         process.suspend()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parallel_tunes.audio import fused
 from parallel_tunes.audio.decode import Samples, to_float
 from parallel_tunes.audio.definition import LogMel
-
-fused: Any = None
-LANES: tuple[int, ...] = ()
-# where numba finds no folder to keep what it has compiled in, the plain back end does without
-with contextlib.suppress(RuntimeError):
-    from parallel_tunes.audio import fused
-    from parallel_tunes.lanes import LANES
+from parallel_tunes.lanes import LANES
 
 BackEnd = Literal["auto", "fused", "pocketfft", "torch", "librosa"]
 BLOCK = 512  # frames at a time: what lies between the steps stays in the cache
@@ -106,7 +100,7 @@ class Spectrogram:
             num = min(BLOCK, last - self._done)
             levels = np.empty((self.definition.num_mels, num), np.float32)
             self.highest = _analyse(at_hand, self._start, self.definition, self.gain, levels, highest=self.highest)
-            _to_halves(levels, self.frames[self._done : self._done + num])
+            fused.to_halves(levels, self.frames[self._done : self._done + num].view(np.uint16), LANES)
             self._done += num
             self._start += num * hop
         keep = min(max(self._start, 0), at_hand.size)
@@ -117,18 +111,14 @@ class Spectrogram:
         """Floor the levels at `top_db` below the highest; the sum of all values and of their squares."""
         top_db = self.definition.top_db
         floor = np.float32(-np.inf) if top_db is None else np.float32(self.highest) - np.float32(top_db)
-        if fused is not None:
-            total: tuple[float, float] = fused.floor_halves(self.frames.view(np.uint16).reshape(-1), floor, LANES)
-            return total
-        np.maximum(self.frames, np.float16(floor), out=self.frames)
-        wide = self.frames.astype(np.float64)
-        return float(wide.sum()), float((wide**2).sum())
+        total: tuple[float, float] = fused.floor_halves(self.frames.view(np.uint16).reshape(-1), floor, LANES)
+        return total
 
 
 def is_fusible(definition: LogMel) -> bool:
     """Whether the fused kernel can transform these frames: powers of two, and not too short to be exact."""
     n_fft = definition.n_fft
-    return fused is not None and n_fft >= fused.SHORTEST and n_fft & (n_fft - 1) == 0
+    return n_fft >= fused.SHORTEST and n_fft & (n_fft - 1) == 0
 
 
 def _analyse(
@@ -168,13 +158,6 @@ def _analyse_exactly(samples: Samples, starts: NDArray[Any], definition: LogMel,
     power = spectra.real**2 + spectra.imag**2
     mel: NDArray[np.float64] = _sparse_filters(definition) @ np.ascontiguousarray(power.T)
     return 10 * np.log10(np.maximum(mel, 1e-10))
-
-
-def _to_halves(levels: NDArray[np.float32], frames: NDArray[np.float16]) -> None:
-    if fused is not None:
-        fused.to_halves(levels, frames.view(np.uint16), LANES)
-    else:
-        frames[:] = levels.T
 
 
 @functools.lru_cache(maxsize=8)

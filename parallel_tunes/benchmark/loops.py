@@ -124,6 +124,7 @@ def lightning_loop(work: Work, hold: Hold) -> None:
     """A module for Lightning's Trainer, as its first pages show it: its defaults, and bf16-mixed."""
     lightning: Any = importlib.import_module("lightning")
 
+    # an optional extra has no types where it is not installed: mypy must not ask for those of its classes
     class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -138,7 +139,7 @@ def lightning_loop(work: Work, hold: Hold) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=LR)
 
-    class Held(lightning.Callback):  # type: ignore[misc]
+    class Held(lightning.Callback):  # type: ignore[misc]  # likewise
         def on_train_epoch_start(self, *_: Any) -> None:
             hold.__enter__()
 

@@ -10,7 +10,9 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from tqdm import tqdm
 
 from parallel_tunes.benchmark import loops
 from parallel_tunes.benchmark.hold import HeldBar, Hold, take_pipes
@@ -22,11 +24,12 @@ def hold_door(hold: Hold, words: Sequence[str]) -> None:
     """Run the door in this process, its bars that count steps held."""
     show = Run.progress
 
-    def show_held(run: Run, title: str, total: int, unit: str = " tracks", done: int = 0) -> Any:
-        bar = show(run, title, total, unit, done)
-        return HeldBar(bar, hold) if unit == " steps" else bar
+    def show_held(self: Run, title: str, total: int, unit: str = " tracks", done: int = 0) -> tqdm[Any]:
+        bar = show(self, title, total, unit, done)
+        return cast("tqdm[Any]", HeldBar(bar, hold)) if unit == " steps" else bar
 
-    Run.progress = show_held  # type: ignore[assignment, method-assign]  # so that the training itself knows of no benchmark
+    # the method is replaced on purpose, for this process alone, so that the training itself knows of no benchmark
+    Run.progress = show_held  # type: ignore[method-assign]
     sys.argv = ["ptunes", *words]
     runpy.run_module("parallel_tunes", run_name="__main__", alter_sys=True)
 

@@ -1,7 +1,7 @@
 """Random draws keyed by sample, as tensor operations, and the dropout made of them.
 
 A draw depends on the sample's key and on what it is for: not on torch's generators, the device, the order of the samples
-or the rank that has them.
+or the rank that has them. It is data.batches' way of drawing, SplitMix64's finaliser, as tensor operations.
 """
 
 from __future__ import annotations

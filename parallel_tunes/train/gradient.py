@@ -174,7 +174,7 @@ class GradientLearner(Frozen):
             inputs = augment.mask(inputs, keys, self.augmentation)
         amp = AMP.get(self.precision)
         with torch.autocast(self.device.type, amp) if amp else contextlib.nullcontext():
-            logits = self.forward(inputs.contiguous(memory_format=torch.channels_last))
+            logits = self.forward(inputs)
         logits = logits if self.precision == "fp64" else logits.float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         if mixed:
@@ -218,8 +218,7 @@ class GradientLearner(Frozen):
 
     def is_finite(self) -> bool:
         """Whether all parameters are numbers."""
-        sizes = torch._foreach_norm(list(self.model.parameters()), torch.inf)
-        return bool(torch.stack([size.cpu() for size in sizes]).isfinite().all())
+        return bool(nn.utils.get_total_norm(self.model.parameters(), torch.inf).isfinite())
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""

@@ -57,12 +57,32 @@ def add_moments(first: Any, last: Any, maps: Any, size: Any, pivot: Any, sums: A
 
 
 @compiled
-def find_corners(image: Any, row: Any, column: Any, size: Any) -> Any:
-    """Where the four values of a window lie; at the lower and right edges some of them are the same."""
-    height, width, channels = size
-    below, right = min(2 * row + 1, height - 1) - 2 * row, min(2 * column + 1, width - 1) - 2 * column
-    at = ((image * height + 2 * row) * width + 2 * column) * channels
-    return at, at + right * channels, at + below * width * channels, at + (below * width + right) * channels
+def find_corners(first: Any, row: Any, column: Any, size: Any, across: Any, down: Any) -> Any:
+    """Where the four places of a window lie; at the lower and right edges some of them are the same.
+
+    Args:
+        first: where the image's first place lies; `across` and `down` are the steps to the next ones.
+    """
+    at = first + 2 * row * down + 2 * column * across
+    below = (min(2 * row + 1, size[0] - 1) - 2 * row) * down
+    right = (min(2 * column + 1, size[1] - 1) - 2 * column) * across
+    return at, at + right, at + below, at + below + right
+
+
+@compiled
+def store_largest(out: Any, origins: Any, to: Any, best: Any, origin: Any, lanes: Any) -> None:
+    """Write the largest values of windows, or 0, and which of the four they are."""
+    zero = splat(np.float32(0), lanes)
+    store(origins, to, pick(best, zero, origin, splat(np.float32(NOWHERE), lanes)))
+    store(out, to, pick(zero, best, zero, best))  # NaN stays
+
+
+@compiled
+def keep_own(value: Any, origin: Any, corner: Any, lanes: Any) -> Any:
+    """`value` where it came from this one of the four, else 0."""
+    zero = splat(np.float32(0), lanes)
+    after = pick(origin, splat(np.float32(corner + 0.5), lanes), zero, value)
+    return pick(origin, splat(np.float32(corner - 0.5), lanes), after, zero)
 
 
 @compiled
@@ -71,21 +91,23 @@ def scale_and_pool(
 ) -> None:
     """The largest of scale x + shift in each window, or 0; and which of the four it is, the first of equal ones."""
     n, (height, width, channels) = len(lanes), size
-    zero, rows, columns = splat(np.float32(0), lanes), (height + 1) // 2, (width + 1) // 2
+    rows, columns, whole = (height + 1) // 2, (width + 1) // 2, height * width * channels
     for image in range(first, last):
         for row in range(rows):
             for column in range(columns):
-                corners = find_corners(image, row, column, size)
+                corners = find_corners(image * whole, row, column, size, channels, width * channels)
                 to = ((image * rows + row) * columns + column) * channels
                 for channel in range(0, channels, n):
                     factor, offset = load(scale, channel, lanes), load(shift, channel, lanes)
-                    best, origin = load(maps, corners[0] + channel, lanes) * factor + offset, zero
+                    best, origin = (
+                        load(maps, corners[0] + channel, lanes) * factor + offset,
+                        splat(np.float32(0), lanes),
+                    )
                     for corner in range(1, 4):
                         value = load(maps, corners[corner] + channel, lanes) * factor + offset
                         origin = pick(value, best, splat(np.float32(corner), lanes), origin)
                         best = maximum(value, best)
-                    store(origins, to + channel, pick(best, zero, origin, splat(np.float32(NOWHERE), lanes)))
-                    store(out, to + channel, pick(zero, best, zero, best))  # NaN stays
+                    store_largest(out, origins, to + channel, best, origin, lanes)
 
 
 @compiled
@@ -95,12 +117,13 @@ def add_gradients(
     """Sums of dz and of dz (x - mean) over each image, sums (num, 2, num_channels), where z = scale x + shift."""
     n, scratch, (height, width, channels) = len(lanes), np.empty(len(lanes), np.float32), size
     zero, rows, columns = splat(np.float32(0), lanes), (height + 1) // 2, (width + 1) // 2
+    whole = height * width * channels
     for image in range(first, last):
         for row in range(rows):
             for channel in range(0, channels, n):
                 centre, total, products = load(mean, channel, lanes), zero, zero
                 for column in range(columns):
-                    corners = find_corners(image, row, column, size)
+                    corners = find_corners(image * whole, row, column, size, channels, width * channels)
                     at = ((image * rows + row) * columns + column) * channels + channel
                     origin, value = load(origins, at, lanes), load(maps, corners[0] + channel, lanes)
                     for corner in range(1, 4):
@@ -119,11 +142,11 @@ def write_gradients(
 ) -> None:
     """dx = scale dz - tilt x - level; `factors` (3, num_channels) are scale, tilt and level."""
     n, (height, width, channels) = len(lanes), size
-    zero, rows, columns = splat(np.float32(0), lanes), (height + 1) // 2, (width + 1) // 2
+    rows, columns, whole = (height + 1) // 2, (width + 1) // 2, height * width * channels
     for image in range(first, last):
         for row in range(rows):
             for column in range(columns):
-                corners = find_corners(image, row, column, size)
+                corners = find_corners(image * whole, row, column, size, channels, width * channels)
                 to = ((image * rows + row) * columns + column) * channels
                 for channel in range(0, channels, n):
                     scale, tilt = load(factors[0], channel, lanes), load(factors[1], channel, lanes)
@@ -132,8 +155,7 @@ def write_gradients(
                     # backwards, so that of equal corners the first, from which values come, is written last
                     for corner in (3, 2, 1, 0):
                         at = corners[corner] + channel
-                        after = pick(origin, splat(np.float32(corner + 0.5), lanes), zero, slope)
-                        own = pick(origin, splat(np.float32(corner - 0.5), lanes), after, zero)
+                        own = keep_own(slope, origin, corner, lanes)
                         store(out, at, own - tilt * load(maps, at, lanes) - level)
 
 

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from parallel_tunes.lanes import LANES, add_lanes, compile_of, load, maximum, pick, splat, store
+from parallel_tunes.lanes import LANES, add_lanes, compile_of, load, maximum, pick, splat
 from parallel_tunes.parallel.batch_norm import combine
 from parallel_tunes.train import norm_pool
-from parallel_tunes.train.norm_pool import NOWHERE, NormPool, add_vector, flat, share
+from parallel_tunes.train.norm_pool import NormPool, add_vector, find_corners, flat, keep_own, share, store_largest
 
 PLACES = 9  # of a patch
 compiled = compile_of(__file__, norm_pool.__file__)
@@ -73,15 +73,6 @@ def read_patch(padded: Any, at: Any, stride: Any, lanes: Any) -> Any:
 
 
 @compiled
-def find_patches(image: Any, row: Any, column: Any, size: Any) -> Any:
-    """Where the patches of a window's four places begin; at the lower and right edges some of them are the same."""
-    height, width, _ = size
-    below, right = min(2 * row + 1, height - 1) - 2 * row, min(2 * column + 1, width - 1) - 2 * column
-    at = (image * (height + 2) + 2 * row) * (width + 2) + 2 * column
-    return at, at + right, at + below * (width + 2), at + below * (width + 2) + right
-
-
-@compiled
 def read_weights(weights: Any, channel: Any, channels: Any, lanes: Any) -> Any:
     """A patch's weights of n channels; weights (9, num_channels)."""
     w, n = weights, channels
@@ -112,15 +103,14 @@ def convolve_and_pool(
             for channel in range(0, channels, n):
                 w, offset = read_weights(weights, channel, channels, lanes), load(shift, channel, lanes)
                 for column in range(columns):
-                    patches = find_patches(image, row, column, size)
+                    patches = find_corners(image * (height + 2) * stride, row, column, size, 1, stride)
                     best, origin = dot(read_patch(padded, patches[0], stride, lanes), w, offset), zero
                     for corner in range(1, 4):
                         value = dot(read_patch(padded, patches[corner], stride, lanes), w, offset)
                         origin = pick(value, best, splat(np.float32(corner), lanes), origin)
                         best = maximum(value, best)
                     to = ((image * rows + row) * columns + column) * channels + channel
-                    store(origins, to, pick(best, zero, origin, splat(np.float32(NOWHERE), lanes)))
-                    store(out, to, pick(zero, best, zero, best))  # NaN stays
+                    store_largest(out, origins, to, best, origin, lanes)
 
 
 @compiled
@@ -145,12 +135,11 @@ def add_gradients(
             for channel in range(0, channels, n):
                 total, products = zero, (zero, zero, zero, zero, zero, zero, zero, zero, zero)
                 for column in range(columns):
-                    patches = find_patches(image, row, column, size)
+                    patches = find_corners(image * (height + 2) * stride, row, column, size, 1, stride)
                     at = ((image * rows + row) * columns + column) * channels + channel
                     origin, slope = load(origins, at, lanes), load(slopes, at, lanes)
                     for corner in range(4):
-                        after = pick(origin, splat(np.float32(corner + 0.5), lanes), zero, slope)
-                        own = pick(origin, splat(np.float32(corner - 0.5), lanes), after, zero)
+                        own = keep_own(slope, origin, corner, lanes)
                         total = total + own
                         products = add_products(products, own, read_patch(padded, patches[corner], stride, lanes))
                 for place in range(PLACES):

@@ -124,22 +124,30 @@ def test_where_a_pure_tone_begins_and_ends_float64_takes_over(monkeypatch: pytes
     assert 0 < sum(redone) < 40 * 65 / 4  # of all frames few
 
 
-def test_a_kernel_kept_on_disk_is_not_used_once_any_of_its_sources_has_changed(tmp_path: Path) -> None:
-    """numba looks at the file of the function that is called, and not at those of what it calls."""
-    package = tmp_path / "parallel_tunes"
-    shutil.copytree(Path(logmel.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+def add_in_a_process(folder: Path, environment: dict[str, str]) -> str:
+    """What a kernel says the sum of 64 ones is, and that of their squares."""
     script = (
         "import numpy as np; from parallel_tunes.audio import fused; from parallel_tunes.lanes import LANES;"
         "print(fused.floor_halves(np.ones(64, np.float16).view(np.uint16), np.float32(0), LANES))"
     )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=os.environ | environment, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_where_no_folder_can_keep_kernels_they_are_compiled_all_the_same(tmp_path: Path) -> None:
+    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}  # which finds none for a file that is in no archive
+    assert add_in_a_process(tmp_path, nowhere) == "(64.0, 64.0)"
+
+
+def test_a_kernel_kept_on_disk_is_not_used_once_any_of_its_sources_has_changed(tmp_path: Path) -> None:
+    """numba looks at the file of the function that is called, and not at those of what it calls."""
+    package = tmp_path / "parallel_tunes"
+    shutil.copytree(Path(logmel.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    kept_in = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
 
     def run() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")},
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout.strip()
+        return add_in_a_process(tmp_path, kept_in)
 
     assert run() == "(64.0, 64.0)"
     kept = list((tmp_path / "kept").rglob("*floor_halves*.nbc"))

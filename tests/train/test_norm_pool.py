@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from fakes import assert_same_on_threads
 from torch import Tensor, nn
 
 from parallel_tunes.lanes import LANES
@@ -65,15 +66,7 @@ def test_it_is_batch_norm_relu_and_pooling(shape: tuple[int, int, int], dtype: t
 
 def test_threads_change_no_bit() -> None:
     inputs, slopes = draw(7, NUM, 12, 10), draw(7, NUM, 6, 5, seed=2)
-    before, found = torch.get_num_threads(), []
-    try:
-        for num in (1, 2, 5):
-            torch.set_num_threads(num)
-            found.append(passes(fuse(layers()), inputs, slopes))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(other[name], tensor) for name, tensor in found[0].items())
+    assert_same_on_threads(lambda: passes(fuse(layers()), inputs, slopes))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from fakes import assert_same_on_threads
 from torch import Tensor, nn
 
 from parallel_tunes.lanes import LANES
@@ -76,15 +77,7 @@ def test_autocast_gives_bfloat16_and_parameters_of_float32() -> None:
 
 def test_threads_change_no_bit() -> None:
     inputs, slopes = draw(7, 1, 12, 10), draw(7, NUM, 6, 5, seed=2)
-    before, found = torch.get_num_threads(), []
-    try:
-        for num in (1, 2, 5):
-            torch.set_num_threads(num)
-            found.append(passes(joined(block()), inputs, slopes))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(other[name], tensor) for name, tensor in found[0].items())
+    assert_same_on_threads(lambda: passes(joined(block()), inputs, slopes))
 
 
 @pytest.mark.parametrize("how", ["answers", "weights", "gradients of the input", "float64"])
