@@ -19,7 +19,7 @@ from parallel_tunes.data.batches import draw_uniform
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.tasks.crops import CropSource
-from parallel_tunes.tasks.genre import fit_scaler
+from parallel_tunes.tasks.planning import fit_scaler
 from parallel_tunes.train.learner import Batch
 
 
