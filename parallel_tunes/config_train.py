@@ -28,7 +28,9 @@ class ModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     num_epochs: int = key("most passes over the training tracks", low=1)
-    batch: int = key("global batch: tracks a step over all ranks", low=1)
+    batch: int | str = key(
+        "global batch: tracks a step over all ranks; auto: as many as fit into memory", low=1, choices=("auto",)
+    )
     accumulate: int = key("parts of a rank's batch, one after the other in memory; one step for all of them", low=1)
     lr: float = key("AdamW's highest learning rate", low=0)
     lr_rule: str = key(

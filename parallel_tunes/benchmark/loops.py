@@ -94,7 +94,9 @@ def bare_loop(work: Work, hold: Hold) -> None:
     """
     mesh, cfg = Mesh(), build(TrainConfig, defaults("train", "default"), "train.")
     mesh.start("cpu", timeout_s=60)
-    learner = GradientLearner(work.make_model(), cfg, mesh, mean_db=MEAN_DB, deviation_db=DEVIATION_DB, total_steps=1)
+    learner = GradientLearner(
+        work.make_model(), cfg, mesh, mean_db=MEAN_DB, deviation_db=DEVIATION_DB, total_steps=1, lr=LR
+    )
     model, optimizer = learner.parallel, learner.optimizer
     amp = torch.autocast("cpu", torch.bfloat16) if learner.precision == "bf16" else contextlib.nullcontext()
     model.train()

@@ -7,7 +7,6 @@ import os
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +25,17 @@ Value = TypeVar("Value")
 
 # what collectives say when another rank has died or does not answer
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Application timeout", "NCCL error")
+
+
+# what says so: torch's allocator on a CPU, CUDA, its libraries, oneDNN
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    )
 
 
 class RankLost(Exception):
@@ -131,7 +141,7 @@ class Mesh:
             import torch.distributed as dist
 
             if "GLOO_SOCKET_IFNAME" not in os.environ and self.local_world_size < self.world_size:
-                os.environ["GLOO_SOCKET_IFNAME"] = interface_towards(os.environ["MASTER_ADDR"])
+                os.environ["GLOO_SOCKET_IFNAME"] = slurm.interface_towards(os.environ["MASTER_ADDR"])
             # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             host = os.environ["MASTER_ADDR"] if self.local_world_size < self.world_size else "127.0.0.1"
@@ -155,7 +165,9 @@ class Mesh:
             dist.destroy_process_group()
 
     def explain(self, error: Exception) -> Exception:
-        """An error of a collective whose other end is gone as a RankLost; any other as it is."""
+        """An error of a collective whose other end is gone as a RankLost, want of memory as what to do; any other as it is."""
+        if is_out_of_memory(error):
+            return self._leave(error)
         reasons = [words for words in LOST if words in str(error)]
         if self._signs is None or not isinstance(error, RuntimeError) or not reasons:
             return error
@@ -164,6 +176,23 @@ class Mesh:
         lost = self._lose("; ".join(missing) or unknown, is_to_say)
         lost.__cause__ = error
         return lost
+
+    def apart(self) -> Mesh:
+        """This rank as a world of one, on the same device."""
+        one = Mesh()
+        one.rank, one.world_size, one._device = 0, 1, self._device
+        return one
+
+    def _leave(self, error: Exception) -> Exception:
+        """What to raise where this rank alone cannot go on, for want of memory: it says so, and the others lose it."""
+        text = f"out of memory on {self.device_name}: take a smaller batch or model, or ask for more memory"
+        if self._signs is None:
+            explained: Exception = UserError(text)
+        else:
+            self._signs.claim()
+            explained = self._lose(f"rank {self.rank}: {text}", is_to_say=True)
+        explained.__cause__ = error
+        return explained
 
     def _lose(self, text: str, is_to_say: bool) -> RankLost:
         self._has_lost = True
@@ -275,26 +304,3 @@ class Mesh:
 
         assert isinstance(model, DistributedDataParallel)
         return cast("contextlib.AbstractContextManager[None]", model.no_sync())
-
-
-def interface_towards(host: str) -> str:
-    """The network interface through which this machine reaches a host; what it calls itself may resolve to none."""
-    address = slurm.address_towards(host)
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in addresses):
-            return name
-    return "lo"
-
-
-class Stopwatch:
-    """Seconds spent under each of a few names, on this rank."""
-
-    def __init__(self, *names: str) -> None:
-        self.seconds = dict.fromkeys(names, 0.0)
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Count the time since the last lap under `name`."""
-        now = time.perf_counter()
-        self.seconds[name] += now - self._since
-        self._since = now

@@ -91,6 +91,10 @@ class Signs:
         self._tell(LEFT if self._word == HERE else self._word)
         self._socket.close()
 
+    def claim(self) -> None:
+        """Tell the others that this rank says itself why it cannot go on."""
+        self._tell(TOLD)
+
     def _tell(self, word: bytes) -> None:
         self._word = word
         for address in self._others:

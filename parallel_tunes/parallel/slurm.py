@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import psutil
+
 from parallel_tunes.schema import UserError
 
 TRY = "`hpc/cluster/up` starts one on this machine (sudo apt install slurm-wlm munge)"
@@ -140,6 +142,15 @@ def address_towards(host: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))  # sends nothing: the kernel only chooses the way
         return str(probe.getsockname()[0])
+
+
+def interface_towards(host: str) -> str:
+    """The network interface through which this machine reaches a host; what it calls itself may resolve to none."""
+    address = address_towards(host)
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return "lo"
 
 
 def signal_step(job: str, name: str, step: str = "0") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,14 @@ from parallel_tunes.config import EvaluateJob, SplitConfig, TrainJob
 from parallel_tunes.data import splits
 from parallel_tunes.data.batches import Ids
 from parallel_tunes.data.shards import ShardSet
-from parallel_tunes.parallel.mesh import Mesh, Stopwatch
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build
-from parallel_tunes.tasks.crops import CropSource
+from parallel_tunes.tasks.crops import MAX_WINDOWS, CropSource
 from parallel_tunes.tasks.planning import Plan, describe_split, known_rows, plan
-from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
+from parallel_tunes.train import checkpoint, memory, metrics, model_folder, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
+from parallel_tunes.train.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,40 @@ class Fitted:
 
     bests: list[dict[str, Any]]  # the best checkpoint of each
     judged: list[metrics.Judged]  # its answers on the test split
+    batch: int
     num_steps: int
     num_parameters: int
     precision: str
+
+
+def begin(cfg: TrainJob, made: Plan, mesh: Mesh, *, batch: int, seed: int) -> tuple[CropSource, GradientLearner]:
+    """The data and the learner of a training, before its first step."""
+    source = made.source(cfg, mesh, batch=batch, seed=seed)
+    model = model_folder.build_model(cfg.model, len(made.classes), seed)
+    learner = GradientLearner(
+        model, cfg.train, mesh, total_steps=cfg.train.num_epochs * source.num_steps, lr=scale_lr(cfg.train, batch),
+        log_mel=source.log_mel, augmentation=cfg.augment, norm=cfg.model.norm, **made.facts["standardise"],
+    )  # fmt: skip
+    return source, learner
+
+
+def find_batch(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, chosen: int) -> int:
+    """The global batch; steps of a learner on each rank alone show first that it fits into memory.
+
+    Args:
+        chosen: by an earlier start of this run; 0 if this is the first.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    plain = replace(cfg, train=replace(cfg.train, accumulate=1, compile=False))
+    source, learner = begin(plain, made, mesh.apart(), batch=1, seed=cfg.train.seeds[0])
+    trial = memory.Trial(learner, next(source.train(0, 0)), mesh)
+    num_train, parts = len(made.rows["train"]), cfg.train.accumulate
+    batch = memory.settle_batch(chosen or cfg.train.batch, parts, trial, num_train, MAX_WINDOWS)
+    if cfg.train.batch == "auto":
+        run.log(f"train.batch=auto: {batch}" + ("" if chosen else ", which fits into memory; this run keeps it"))
+    return batch
 
 
 def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch) -> Fitted | None:
@@ -37,18 +69,13 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
     digest = made.facts["data"]["index_digest"]
     state = checkpoint.resume(run, mesh, digest)
     progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
+    progress.batch = find_batch(cfg, made, mesh, run, progress.batch)
     run.cut_rows(progress.num_rows)
     bests, judged = [], []
     for number, seed in enumerate(cfg.train.seeds):
-        source = made.source(cfg, mesh, seed)
-        model = model_folder.build_model(cfg.model, len(made.classes), seed)
-        total_steps = cfg.train.num_epochs * source.num_steps
-        learner = GradientLearner(
-            model, cfg.train, mesh, total_steps=total_steps, log_mel=source.log_mel, augmentation=cfg.augment,
-            norm=cfg.model.norm, **made.facts["standardise"],
-        )  # fmt: skip
+        source, learner = begin(cfg, made, mesh, batch=progress.batch, seed=seed)
         if number == 0:
-            num_parameters = sum(p.numel() for p in model.parameters())
+            num_parameters = sum(p.numel() for p in learner.model.parameters())
             told = f"{learner.precision} on {mesh.world_size} x {mesh.device_name}"
             run.log(f"{cfg.model.name}: {num_parameters} parameters; {told}")
         if number > progress.seed_at:
@@ -67,7 +94,7 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
         answers = trainer.judge(learner, source, "test", mesh)
         judged.append(metrics.Judged(made.rows["test"], answers, source.targets("test")))
         watch.lap("eval")
-    return Fitted(bests, judged, progress.total_step, num_parameters, learner.precision)
+    return Fitted(bests, judged, progress.batch, progress.total_step, num_parameters, learner.precision)
 
 
 def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, Any] | None:
@@ -89,9 +116,9 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "task": "genre",
         "metrics": summarise(made, cfg, fitted.bests, fitted.judged),
         "samples_per_s": median_rate(run),
-        "global_batch": cfg.train.batch,
+        "global_batch": fitted.batch,
         "steps": fitted.num_steps,
-        "lr": {"rule": cfg.train.lr_rule, "highest": scale_lr(cfg.train)},
+        "lr": {"rule": cfg.train.lr_rule, "highest": scale_lr(cfg.train, fitted.batch)},
         "num_parameters": fitted.num_parameters,
         "precision": fitted.precision,
         "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},

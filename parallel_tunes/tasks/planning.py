@@ -43,12 +43,12 @@ class Plan:
     classes: list[str]
     facts: dict[str, Any]  # for model.json
 
-    def source(self, cfg: TrainJob, mesh: Mesh, seed: int) -> CropSource:
+    def source(self, cfg: TrainJob, mesh: Mesh, *, batch: int, seed: int) -> CropSource:
         """The data as one of the trainings sees it."""
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
         return CropSource(
             self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh,
-            batch=cfg.train.batch, seed=seed, mixup=cfg.augment.mixup,
+            batch=batch, seed=seed, mixup=cfg.augment.mixup,
         )  # fmt: skip
 
 
@@ -70,10 +70,11 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     num_train = len(split.rows["train"])
     if mesh.world_size > num_train:
         raise UserError(f"{mesh.world_size} ranks for {num_train} training tracks: start at most {num_train}")
-    if cfg.train.batch > len(labels):
-        raise UserError(f"train.batch={cfg.train.batch}: there are {len(labels)} tracks; take as many at most")
-    if cfg.train.batch > num_train:
-        run.warn(f"train.batch={cfg.train.batch}: there are {num_train} training tracks, which all make one batch")
+    batch = cfg.train.batch
+    if isinstance(batch, int) and batch > len(labels):
+        raise UserError(f"train.batch={batch}: there are {len(labels)} tracks; take as many at most")
+    if isinstance(batch, int) and batch > num_train:
+        run.warn(f"train.batch={batch}: there are {num_train} training tracks, which all make one batch")
     rows = known_rows(split.rows, labels, classes, run)
     mean_db, deviation_db = fit_scaler(shards, rows["train"])
     facts = {

@@ -43,9 +43,9 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
 
 
-def scale_lr(cfg: TrainConfig) -> float:
+def scale_lr(cfg: TrainConfig, batch: int) -> float:
     """The highest learning rate: train.lr, scaled with the batch linearly (Goyal et al. 2017) or by its square root."""
-    ratio = cfg.batch / cfg.lr_batch
+    ratio = batch / cfg.lr_batch
     return cfg.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[cfg.lr_rule]
 
 
@@ -115,6 +115,7 @@ class GradientLearner(Frozen):
 
     Args:
         total_steps: length of the schedule.
+        lr: its highest learning rate.
         augmentation: of the batches; by default none.
         norm: sync: batch norms normalise over the batches of all ranks; otherwise each rank over its own.
         model, mean_db, deviation_db, log_mel: as for `Frozen`.
@@ -124,7 +125,7 @@ class GradientLearner(Frozen):
     """
 
     def __init__(
-        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int,
+        self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int, lr: float,
         augmentation: AugmentConfig | None = None, norm: str = "sync", log_mel: LogMel | None = None,
     ) -> None:  # fmt: skip
         self.precision = choose_precision(cfg.precision, mesh.device)
@@ -143,7 +144,7 @@ class GradientLearner(Frozen):
         how = "reduce-overhead" if self.device.type == "cuda" else "default"  # the former by CUDA graphs
         self.forward = torch.compile(self.parallel, mode=how) if cfg.compile else self.parallel
         self.mesh, self.cfg, self.augmentation, self.total_steps = mesh, cfg, augmentation, total_steps
-        self.lr = scale_lr(cfg)
+        self.lr = lr
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
         groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

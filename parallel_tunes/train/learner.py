@@ -72,6 +72,10 @@ class Batch:
             for first, last in itertools.pairwise(ends)
         ]
 
+    def repeat(self, num: int) -> Batch:
+        """So many samples, these over and over."""
+        return replace(_cut(self, torch.arange(num) % len(self.targets)), num_global=num)
+
     def without_weight(self) -> Batch:
         """The same, counting for nothing."""
         return replace(self, weights=torch.zeros_like(self.weights))
@@ -80,7 +84,7 @@ class Batch:
 Part = TypeVar("Part", bound="Batch | Mixed | Waveforms")
 
 
-def _cut(whole: Part, cut: slice) -> Part:
+def _cut(whole: Part, cut: slice | Tensor) -> Part:
     """The same of some of the samples."""
     parts: dict[str, Any] = {}
     for entry in fields(whole):

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.data.batches import make_ahead
-from parallel_tunes.parallel.mesh import Mesh, Stopwatch
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
 from parallel_tunes.train import checkpoint, metrics
 from parallel_tunes.train.disturbance import VARIABLE, Disturbance
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
+from parallel_tunes.train.stopwatch import Stopwatch
 
 READ_EVERY = 50  # steps
 CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
@@ -41,11 +42,12 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = -1
     fitted: bool = False  # this seed is done
+    batch: int = 0  # the global one; it stays what it was at the start, wherever the run goes on
     sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
 
     def next_seed(self) -> Progress:
         """Where the training of the next seed starts."""
-        return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows)
+        return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows, batch=self.batch)
 
 
 class Trainer:

@@ -137,7 +137,7 @@ def learn(mesh: Mesh) -> dict[str, dict[str, Tensor]]:
     torch.manual_seed(3)
     model = GenreCNN(3, [16, 6])  # the first of which is fused with what follows
     cfg = build(TrainConfig, yaml.safe_load((ROOT / "conf/train/default.yaml").read_text()) | {"precision": "fp32"})
-    learner = GradientLearner(model, cfg, mesh, mean_db=0.0, deviation_db=1.0, total_steps=9)
+    learner = GradientLearner(model, cfg, mesh, mean_db=0.0, deviation_db=1.0, total_steps=9, lr=1e-3)
     ids = list(PARTS[mesh.world_size][mesh.rank])
     weight, ids = (1.0, ids) if ids else (0.0, [0])
     inputs, targets = draw(7, 12, 9)[ids], (torch.arange(7) % 3)[ids]

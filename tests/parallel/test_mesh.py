@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from fakes import ptunes, write_tree
 
-from parallel_tunes.parallel.mesh import Mesh, Stopwatch
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.train.stopwatch import Stopwatch
 
 
 def test_a_world_of_one_answers_for_itself() -> None:
