@@ -17,7 +17,7 @@ from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build
 from parallel_tunes.tasks.crops import CropSource
 from parallel_tunes.tasks.planning import Plan, describe_split, known_rows, plan
-from parallel_tunes.train import checkpoint, metrics, model_folder, trainer
+from parallel_tunes.train import checkpoint, metrics, model_folder, tracking, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
 
 
@@ -38,6 +38,7 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
     state = checkpoint.resume(run, mesh, digest)
     progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
     run.cut_rows(progress.num_rows)
+    progress.run_ids = tracking.follow(cfg.train, run, mesh, progress.run_ids)
     bests, judged = [], []
     for number, seed in enumerate(cfg.train.seeds):
         source = made.source(cfg, mesh, seed)
