@@ -51,8 +51,11 @@ class Stop:
 class Listener(Protocol):
     """Who else is told what a run records, and how it ends."""
 
-    def row(self, row: Mapping[str, Any]) -> None: ...
-    def end(self, report: Mapping[str, Any]) -> None: ...
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Hear of a row of metrics.jsonl."""
+
+    def end(self, report: Mapping[str, Any]) -> None:
+        """Hear of report.json."""
 
 
 class Run:

@@ -15,11 +15,12 @@ from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, flatten
 
 MODULES = {"mlflow": "mlflow.tracking", "tensorboard": "torch.utils.tensorboard"}
-# MLflow's own defaults try for minutes, tell its makers of each use, and refuse the one store that needs no server
+# MLflow's own defaults try for minutes, tell its makers of each use, print, and refuse the one store that needs no server
 MLFLOW = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ALLOW_FILE_STORE": "true",
 }
 
@@ -39,8 +40,11 @@ class Tracker(Protocol):
     run_id: str
     steps: set[int]  # whose rows it has already
 
-    def log(self, points: list[Point]) -> None: ...
-    def close(self, status: str | None) -> None: ...
+    def log(self, points: list[Point]) -> None:
+        """Take these figures."""
+
+    def close(self, status: str | None) -> None:
+        """End as FINISHED, FAILED or KILLED; None leaves the run open."""
 
 
 class TensorBoard:
@@ -78,18 +82,16 @@ class Mlflow:
         from mlflow.tracking import MlflowClient
 
         self._metric = Metric
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or Path("logs/mlruns").absolute().as_uri())
+        self._client = MlflowClient(mlflow_uri())
         if run_id is None:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes")
             found = self._client.get_experiment_by_name(name)
             experiment = found.experiment_id if found else self._client.create_experiment(name)
             tags = {"folder": str(run.folder.absolute())}
             run_id = str(self._client.create_run(experiment, run_name=run.folder.name, tags=tags).info.run_id)
-            texts = {
-                name: value if isinstance(value, str) else json.dumps(value)
-                for name, value in flatten(run.config).items()
-            }
-            params = [Param(name, text[:500]) for name, text in texts.items()]  # older servers take no more
+            params = [
+                Param(name, word(value)[:500]) for name, value in flatten(run.config).items()
+            ]  # old servers' limit
             for first in range(0, len(params), 100):
                 self._client.log_batch(run_id, params=params[first : first + 100])
         self.run_id = run_id
@@ -109,6 +111,16 @@ class Mlflow:
     def close(self, status: str | None) -> None:
         if status:
             self._client.set_terminated(self.run_id, status)
+
+
+def word(value: object) -> str:
+    """A value of a config as text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def mlflow_uri() -> str:
+    """Where MLflow's runs are: a server, or a folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or Path("logs/mlruns").absolute().as_uri()
 
 
 OPEN: dict[str, Callable[[Run, str | None], Tracker]] = {"mlflow": Mlflow, "tensorboard": TensorBoard}

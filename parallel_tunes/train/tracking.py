@@ -13,7 +13,7 @@ from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, flatten
-from parallel_tunes.train.trackers import OPEN, Point, Tracker, require
+from parallel_tunes.train.trackers import OPEN, Point, Tracker, mlflow_uri, require
 
 PATIENCE_S = 15.0  # at the end of a job, for a server that has not yet taken everything
 UNTOLD = ("seed", "epoch", "step", "train.n", "valid.n")  # what a row's curves do without
@@ -33,15 +33,17 @@ class Relay:
         self._thread.start()
 
     def row(self, row: Mapping[str, Any]) -> None:
+        """Tell a row of metrics.jsonl, unless the tracker has it from an earlier start."""
         if row["step"] not in self.tracker.steps:
             prefix = f"seed-{row['seed']}/" if len(self.run.config["train"]["seeds"]) > 1 else ""
             self._told.put(Point(row["step"], time.time(), figures_of(row, prefix)))
 
     def end(self, report: Mapping[str, Any]) -> None:
+        """Tell how the run has ended, and see that all is taken, unless that takes long."""
         self._told.put(report)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
-            self._warn(f"has not taken all within {PATIENCE_S:g} s")
+            self._warn(f"train.track=[{self.name}]: not all is told within {PATIENCE_S:g} s")
 
     def _pass_on(self) -> None:
         points: list[Point] = []
@@ -62,12 +64,12 @@ class Relay:
                     self.tracker.close(status_of(report))
             # whatever a server, a network or a disk can do; a training does not end for it
             except Exception as error:
-                self._warn(explain(error))
+                self._warn(explain(self.name, error))
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            self.run.warn(f"{self.name}: {reason}; the training goes on, metrics.jsonl has all")
+            self.run.warn(f"{reason}; the training goes on, metrics.jsonl has all")
 
 
 def figures_of(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -92,12 +94,14 @@ def status_of(report: Mapping[str, Any]) -> str | None:
     return "KILLED" if cause.startswith("SIGINT") or cause.endswith("cancelled") else None
 
 
-def explain(error: BaseException) -> str:
-    """What is behind an error, in a line without passwords."""
+def explain(name: str, error: BaseException) -> str:
+    """What is behind a tracker's error, in a line without passwords."""
     root = error
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__ or root
-    return re.sub(r"//[^@/\s]*@", "//", " ".join(str(root if isinstance(root, OSError) else error).split()))
+    where = f"{mlflow_uri()}: " if name == "mlflow" else ""
+    reason = " ".join(str(root if isinstance(root, OSError) else error).split())
+    return re.sub(r"//[^@/\s]*@", "//", f"train.track=[{name}]: {where}{reason}")
 
 
 def follow(cfg: TrainConfig, run: Run, mesh: Mesh, run_ids: Mapping[str, str]) -> dict[str, str]:
@@ -110,29 +114,26 @@ def follow(cfg: TrainConfig, run: Run, mesh: Mesh, run_ids: Mapping[str, str]) -
         Those, and the ids of runs begun now.
 
     Raises:
-        UserError: a tracker is not there, or refuses.
+        UserError: a tracker is not installed; or it refuses or does not answer, and there is no run to go on with.
     """
 
     def begin() -> dict[str, str]:
         require(cfg.track)
-        relays = {name: Relay(name, open_tracker(name, run, run_ids.get(name)), run) for name in sorted(set(cfg.track))}
-        run.listeners += relays.values()
-        for row in run.rows():
-            for relay in relays.values():
+        ids = dict(run_ids)
+        for name in sorted(set(cfg.track)):
+            try:
+                tracker = OPEN[name](run, ids.get(name))
+            # whatever it is, better said before a training than after; one that is under way does not end for it
+            except Exception as error:
+                if name not in ids:
+                    raise UserError(explain(name, error)) from error
+                run.warn(f"{explain(name, error)}; the training goes on without it, its next start tells it all")
+                continue
+            ids[name] = tracker.run_id
+            relay = Relay(name, tracker, run)
+            for row in run.rows():
                 relay.row(row)
-        return {name: relay.tracker.run_id for name, relay in relays.items()}
+            run.listeners.append(relay)
+        return ids
 
-    return {**run_ids, **mesh.on_first(begin)}
-
-
-def open_tracker(name: str, run: Run, run_id: str | None) -> Tracker:
-    """The tracker's run of this id, or a new one.
-
-    Raises:
-        UserError: it refuses, or does not answer.
-    """
-    try:
-        return OPEN[name](run, run_id)
-    # whatever it is, better said before the training than after
-    except Exception as error:
-        raise UserError(f"train.track=[{name}]: {explain(error)}") from error
+    return mesh.on_first(begin)
