@@ -84,9 +84,7 @@ class Mlflow:
         self._metric = Metric
         self._client = MlflowClient(mlflow_uri())
         if run_id is None:
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes")
-            found = self._client.get_experiment_by_name(name)
-            experiment = found.experiment_id if found else self._client.create_experiment(name)
+            experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes"))
             tags = {"folder": str(run.folder.absolute())}
             run_id = str(self._client.create_run(experiment, run_name=run.folder.name, tags=tags).info.run_id)
             params = [
@@ -98,6 +96,17 @@ class Mlflow:
         self._client.update_run(run_id, status="RUNNING")
         losses = [key for key in self._client.get_run(run_id).data.metrics if key.endswith("train/loss")]
         self.steps = {metric.step for key in losses for metric in self._client.get_metric_history(run_id, key)}
+
+    def _find_experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name))
+            except Exception:
+                found = self._client.get_experiment_by_name(name)  # another job may have been first
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
     def log(self, points: list[Point]) -> None:
         metrics = [
