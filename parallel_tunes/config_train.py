@@ -49,6 +49,7 @@ class TrainConfig:
     compile: bool = key("compile the model with torch.compile: faster steps after a start of minutes")
     checkpoint_every: int = key("steps between checkpoints within an epoch; 0: as checkpoint_minutes says", low=0)
     checkpoint_minutes: float = key("most minutes between checkpoints; each end of an epoch has one anyhow", low=0)
+    track: tuple[str, ...] = key("where the figures of metrics.jsonl also go", choices=("tensorboard", "mlflow"))
     device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 

@@ -19,6 +19,7 @@ from parallel_tunes import files
 from parallel_tunes.config import DoctorConfig
 from parallel_tunes.parallel import launch, slurm
 from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.parallel.processor import cpu_model
 from parallel_tunes.run import Run, versions
 from parallel_tunes.schema import UserError
 
@@ -76,7 +77,7 @@ def look_at_software() -> Iterator[Finding]:
         else "wav, flac, ogg and mp3 are read",
     )
     cores = len(os.sched_getaffinity(0))
-    yield Finding("processor", True, f"{Mesh().cpu_model}, {cores} cores for this process")
+    yield Finding("processor", True, f"{cpu_model()}, {cores} cores for this process")
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     driver = shutil.which("nvidia-smi") is not None
     if gpus or not driver:

@@ -125,7 +125,9 @@ def _merge_array(cfg: PreprocessJob, mesh: Mesh, folder: Path) -> None:
 def train(cfg: TrainJob, mesh: Mesh, run: Run) -> Facts | None:
     """Train a model, judge it by the test split, write its folder."""
     from parallel_tunes.tasks import genre
+    from parallel_tunes.train import trackers
 
+    mesh.on_first(lambda: trackers.require(cfg.train.track))  # before shards are made, which may take hours
     shards = _shards_for(cfg.data, cfg.features, cfg, mesh, run)
     facts = genre.train(cfg, shards, mesh, run)
     if facts is not None:
@@ -269,7 +271,8 @@ def benchmark(cfg: BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
     from parallel_tunes.benchmark import suites
     from parallel_tunes.reports import benchmark as page
 
-    return {**suites.carry_out(cfg, run, mesh.cpu_model), "publish": partial(page.write, run)}
+    del mesh
+    return {**suites.carry_out(cfg, run), "publish": partial(page.write, run)}
 
 
 JOBS = {

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import yaml
 from tqdm import tqdm
@@ -30,6 +30,7 @@ RESOURCES = (
     "preprocess.",
     "train.num_epochs",
     "train.device",
+    "train.track",
     "data.root",
     "data.shards",
     "data.kind",
@@ -45,6 +46,16 @@ class Stop:
     """Whether this process was told to stop, and by which signal."""
 
     signal_name: str | None = None
+
+
+class Listener(Protocol):
+    """Who else is told what a run records, and how it ends."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Hear of a row of metrics.jsonl."""
+
+    def end(self, report: Mapping[str, Any]) -> None:
+        """Hear of report.json."""
 
 
 class Run:
@@ -77,7 +88,8 @@ class Run:
         self.stop = stop or Stop()
         self.is_array_task = is_array_task
         self.history = History(folder, self.write_bytes)
-        self._config: dict[str, Any] = to_plain(cfg)
+        self.listeners: list[Listener] = []
+        self.config: dict[str, Any] = to_plain(cfg)
         self._started = min(started, time.time())
         self._token = secrets.token_hex(8)
 
@@ -100,7 +112,7 @@ class Run:
             slurm = {name: os.environ.get(f"SLURM_{name.upper()}") for name in ("job_id", "restart_count")}
             files.write_json(self.folder / "owner.json", owner | slurm)
             if before is None:
-                text = yaml.safe_dump({"job": self.job, **self._config}, sort_keys=False, allow_unicode=True)
+                text = yaml.safe_dump({"job": self.job, **self.config}, sort_keys=False, allow_unicode=True)
                 files.write_text(self.folder / "config.yaml", text)
         except OSError as error:
             raise UserError(
@@ -136,7 +148,7 @@ class Run:
 
     def _check_same(self, before: Mapping[str, Any]) -> None:
         old = flatten({name: value for name, value in before.items() if name != "job"})
-        new = flatten(self._config)
+        new = flatten(self.config)
         changed = [
             f"{name} was {old.get(name)}, is {new.get(name)}"
             for name in sorted({*old, *new})
@@ -193,6 +205,8 @@ class Run:
             self.fence()
             with (self.folder / "metrics.jsonl").open("a") as stream:
                 stream.write(json.dumps(row, allow_nan=False) + "\n")
+            for listener in self.listeners:
+                listener.row(row)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl."""
@@ -235,6 +249,8 @@ class Run:
         """Write report.json: the last file of a run, since it says that the others are there."""
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         self.write_bytes("report.json", text.encode())
+        for listener in self.listeners:
+            listener.end(report)
 
 
 def _is_foreign(path: Path) -> bool:

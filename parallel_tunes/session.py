@@ -16,6 +16,7 @@ from typing import Any
 from parallel_tunes import files, names
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.parallel.processor import cpu_model
 from parallel_tunes.run import Run, Stop
 from parallel_tunes.schema import UserError
 
@@ -143,7 +144,7 @@ def _begin(job: Job, cfg: Any, mesh: Mesh, run: Run) -> None:
 
 def _place(mesh: Mesh) -> Facts:
     """What the bits of a result depend on besides the config."""
-    return {"world_size": mesh.world_size, "device": mesh.device_name, "cpu": mesh.cpu_model}
+    return {"world_size": mesh.world_size, "device": mesh.device_name, "cpu": cpu_model()}
 
 
 def _carry_out(job: Job, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:

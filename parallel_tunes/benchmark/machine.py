@@ -12,20 +12,21 @@ from typing import Any
 import psutil
 import soundfile
 
+from parallel_tunes.parallel.processor import cpu_model
 from parallel_tunes.run import git_revision, versions
 
 PEERS = ("torchaudio", "scikit-learn", "threadpoolctl", "lightning", "accelerate")
 BUSY = 0.03  # share of a core with others, from which on figures are not to be trusted
 
 
-def describe(cpu_model: str) -> dict[str, Any]:
+def describe() -> dict[str, Any]:
     """The machine and its software; the same whenever the same figures may be expected."""
     found = versions() | {"libsndfile": soundfile.__libsndfile_version__}
     for package in PEERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return {
-        "cpu": cpu_model,
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "versions": found,

@@ -21,9 +21,9 @@ SUITES: dict[str, Open] = {
 }
 
 
-def carry_out(cfg: BenchmarkJob, run: Run, cpu_model: str) -> dict[str, Any]:
+def carry_out(cfg: BenchmarkJob, run: Run) -> dict[str, Any]:
     """Measure the suite that the config names; facts for the report."""
-    facts, load = machine.describe(cpu_model), round(os.getloadavg()[0], 2)
+    facts, load = machine.describe(), round(os.getloadavg()[0], 2)
     with SUITES[cfg.suite](cfg, run, facts) as suite:
         done = measure(suite, run, repetitions=cfg.benchmark.repetitions, seed=cfg.benchmark.seed)
         metrics = summarise(suite, done)

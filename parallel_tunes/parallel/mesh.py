@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import psutil
@@ -98,15 +96,6 @@ class Mesh:
             num_threads = torch.get_num_threads()
             return f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''} a rank)"
         return torch.cuda.get_device_name(self._device)
-
-    @property
-    def cpu_model(self) -> str:
-        """What the processor calls itself."""
-        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-        return platform.machine()
 
     @property
     def peak_memory_mib(self) -> float:

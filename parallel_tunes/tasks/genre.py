@@ -17,7 +17,7 @@ from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build
 from parallel_tunes.tasks.crops import MAX_WINDOWS, CropSource
 from parallel_tunes.tasks.planning import Plan, describe_split, known_rows, plan
-from parallel_tunes.train import checkpoint, memory, metrics, model_folder, trainer
+from parallel_tunes.train import checkpoint, memory, metrics, model_folder, tracking, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
 from parallel_tunes.train.stopwatch import Stopwatch
 
@@ -71,6 +71,7 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
     progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
     progress.batch = find_batch(cfg, made, mesh, run, progress.batch)
     run.cut_rows(progress.num_rows)
+    progress.run_ids = tracking.follow(cfg.train, run, mesh, progress.run_ids)
     bests, judged = [], []
     for number, seed in enumerate(cfg.train.seeds):
         source, learner = begin(cfg, made, mesh, batch=progress.batch, seed=seed)

@@ -44,10 +44,14 @@ class Progress:
     fitted: bool = False  # this seed is done
     batch: int = 0  # the global one; it stays what it was at the start, wherever the run goes on
     sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
+    run_ids: dict[str, str] = field(default_factory=dict)  # of the trackers' runs, which a requeued job goes on with
 
     def next_seed(self) -> Progress:
         """Where the training of the next seed starts."""
-        return Progress(seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows, batch=self.batch)
+        return Progress(
+            seed_at=self.seed_at + 1, total_step=self.total_step, num_rows=self.num_rows,
+            batch=self.batch, run_ids=self.run_ids,
+        )  # fmt: skip
 
 
 class Trainer:
@@ -86,6 +90,8 @@ class Trainer:
 
     def _fit_epochs(self, state: dict[str, Any] | None) -> bool:
         self._prepare(state)
+        if self.progress.run_ids and not self.has_saved:
+            self.save()  # so that a run killed before its first checkpoint leaves no half-begun one with its trackers
         for epoch in range(self.progress.epoch, self.cfg.num_epochs):
             began, from_step = time.perf_counter(), self.progress.step
             seen = Sums(torch.tensor(self.progress.sums if self.mesh.is_first else NOTHING))

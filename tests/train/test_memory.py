@@ -68,7 +68,7 @@ def test_limits_of_control_groups(version: int, tmp_path: Path) -> None:
 def test_a_batch_over_and_over() -> None:
     numbers = torch.arange(3)
     batch = Batch(numbers.float().reshape(3, 1, 1), numbers, torch.ones(3), numbers, 3, numbers).repeat(7)
-    assert batch.targets.tolist() == batch.inputs.flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert batch.targets.tolist() == batch.keys.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert batch.num_global == 7
 
 
