@@ -48,6 +48,9 @@ class TrainConfig:
     checkpoint_every: int = key("steps between checkpoints within an epoch; 0: as checkpoint_minutes says", low=0)
     checkpoint_minutes: float = key("most minutes between checkpoints; each end of an epoch has one anyhow", low=0)
     device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    profile: bool = key(
+        "record some steps with torch.profiler: a trace of each rank, and a table of where the time goes"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ RESOURCES = (
     "preprocess.",
     "train.num_epochs",
     "train.device",
+    "train.profile",
     "data.root",
     "data.shards",
     "data.kind",
