@@ -30,19 +30,36 @@ def measure(events: Iterable[Event]) -> list[dict[str, float]]:
     for event in timed:
         if event.get("cat") == "user_annotation" and event["name"] in marks:
             marks[event["name"]].append(to_span(event))
-    steps, waits = sorted(marks.pop("step")), marks.pop("gloo:all_reduce")
+    steps = sorted(marks.pop("step"))
+    waits = cut_late_ends(marks.pop("gloo:all_reduce"), marks)
     if any(event.get("cat") in GPU_WORK for event in timed):
         steps, marks = follow_launches(timed, steps, marks, waits)
     else:
-        # Backward computes up to its last node, but for the sums of batch norms; then DDP waits for what is not yet reduced.
+        # Backward computes up to its last node; then DDP waits for what is not yet reduced. It computes neither in the sums of
+        # batch norms nor while it hands a bucket over, which a busy machine makes as long as the all-reduce itself.
         ends = [to_span(event)[1] for event in timed if event["name"].startswith("autograd::engine::evaluate_function")]
+        handing = [to_span(event) for event in timed if event["name"] == "c10d::allreduce_"]
         nodes = [
             (first, max((end for end in ends if first < end < last), default=first))
             for first, last in marks["backward"]
         ]
-        marks["computing"] = subtract(nodes, marks["all_reduce"])
+        marks["computing"] = subtract(nodes, marks["all_reduce"] + handing)
         marks["all_reduce"] += waits
     return [{name: length / 1000 for name, length in split(step, marks).items()} for step in steps]
+
+
+def cut_late_ends(waits: Spans, marks: Mapping[str, Spans]) -> Spans:
+    """The all-reduces that gloo's threads tell of. They tell of an end when they get to it, at worst long after this rank went on.
+
+    Batch norms' sums are marked themselves; the others have ended when a phase begins that comes after a wait for them.
+    """
+    later = sorted(first for name in ("optimizer", "forward", "data") for first, _ in marks[name])
+    cut = []
+    for start, end in waits:
+        if not any(first <= start <= last for first, last in marks["all_reduce"]):
+            at = bisect.bisect_right(later, start)
+            cut.append((start, min([end, *later[at : at + 1]])))
+    return cut
 
 
 def follow_launches(
