@@ -8,6 +8,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_on_a_gpu_its_own_time_counts() -> None:
 
 def words(workshop: Path, *more: str) -> list[str]:
     data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-    return ["train", "data=synthetic", *data, *TINY, "train.batch=4", "train.num_epochs=2", *more]
+    return ["train", "data=synthetic", *data, *TINY, "train.batch=4", "train.num_epochs=1", *more]
 
 
 def learnt(folder: Path) -> tuple[bytes, list[Any]]:
@@ -182,24 +183,43 @@ def check_profile(folder: Path, num_ranks: int, num_steps: int) -> list[list[dic
     return measured
 
 
-@pytest.mark.parametrize("more", [[], ["train.accumulate=2", "train.precision=fp32"]], ids=["plain", "accumulated"])
+@pytest.fixture(scope="module")
+def plain(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training without a profile, of ten steps."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    assert door(*words(workshop, f"run.dir={folder}"), cwd=workshop) == 0
+    return folder
+
+
 def test_a_profile_changes_no_bit(
-    more: list[str], workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workshop: Path, plain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("true", "false"):
-        assert door(*words(workshop, f"train.profile={name}", f"run.dir={tmp_path}/{name}", *more), cwd=workshop) == 0
-    assert learnt(tmp_path / "true") == learnt(tmp_path / "false")
-    said = capsys.readouterr()
-    assert "profile, medians of 7 steps" in said.out
-    assert "USDT" not in said.err
-    (steps,) = check_profile(tmp_path / "true", 1, 7)  # ten an epoch, of which three are skipped
+    assert door(*words(workshop, "train.profile=true", f"run.dir={tmp_path}/run"), cwd=workshop) == 0
+    assert learnt(tmp_path / "run") == learnt(plain)
+    said = capfd.readouterr()
+    assert "profile, medians of 7 steps" in said.out  # three are skipped
+    assert not said.err
+    (steps,) = check_profile(tmp_path / "run", 1, 7)
     assert not any(step["all_reduce_exposed"] or step["all_reduce_hidden"] for step in steps)
-    assert "all reduce hidden" in (tmp_path / "true/report.html").read_text()
-    report = json.loads((tmp_path / "false/report.json").read_text())
-    assert not (tmp_path / "false/profile").exists()
+    assert "all reduce hidden" in (tmp_path / "run/report.html").read_text()
+    assert json.loads((tmp_path / "run/report.json").read_text())["time_s"]["profile"] > 0
+    report = json.loads((plain / "report.json").read_text())
+    assert not (plain / "profile").exists()
     assert "profile" not in report
     assert "profile" not in report["time_s"]
-    assert "all reduce hidden" not in (tmp_path / "false/report.html").read_text()
+    assert "all reduce hidden" not in (plain / "report.html").read_text()
+
+
+def test_accumulated_batches_are_profiled(workshop: Path, tmp_path: Path) -> None:
+    """With a forward and a backward for each part, in another precision."""
+    for name in ("true", "false"):
+        more = ("train.accumulate=2", "train.precision=fp32", f"train.profile={name}", f"run.dir={tmp_path}/{name}")
+        assert door(*words(workshop, *more), cwd=workshop) == 0
+    assert learnt(tmp_path / "true") == learnt(tmp_path / "false")
+    check_profile(tmp_path / "true", 1, 7)
+    events = json.loads(gzip.decompress((tmp_path / "true/profile/trace-rank0.json.gz").read_bytes()))["traceEvents"]
+    counts = Counter(event["name"] for event in events)
+    assert (counts["step"], counts["forward"], counts["backward"], counts["optimizer"]) == (7, 14, 14, 7)
 
 
 @pytest.mark.slow
@@ -222,15 +242,14 @@ def test_two_ranks_tell_what_their_all_reduces_take(workshop: Path, tmp_path: Pa
         assert all(step["all_reduce_exposed"] > 0 for step in steps)
 
 
-def test_killed_within_a_profile_it_is_made_anew(workshop: Path, tmp_path: Path) -> None:
+def test_killed_within_a_profile_it_is_made_anew(workshop: Path, plain: Path, tmp_path: Path) -> None:
     """The last checkpoint before step 7 is that of step 6: four steps of the epoch are left, of which two are skipped."""
     given = words(workshop, "train.profile=true", "train.checkpoint_every=2", f"run.dir={tmp_path}/killed")
     assert ptunes(*given, cwd=workshop, check=False, PT_DISTURB="step:7").returncode == -9
     assert not (tmp_path / "killed/profile").exists()
     assert door(*given, cwd=workshop) == 0
     check_profile(tmp_path / "killed", 1, 2)
-    assert door(*words(workshop, f"run.dir={tmp_path}/whole", "train.checkpoint_every=2"), cwd=workshop) == 0
-    assert learnt(tmp_path / "killed") == learnt(tmp_path / "whole")
+    assert learnt(tmp_path / "killed") == learnt(plain)
 
 
 def make_profile(folder: Path, accumulate: int = 1) -> Profile:
@@ -275,7 +294,7 @@ def train_twice(folder: Path) -> None:
     """The training of the workshop, where this process is, in batches of 4."""
     tree = yaml.safe_load(Path("logs/train/tiny/config.yaml").read_text())
     del tree["job"]
-    tree["train"]["batch"] = 4
+    tree["train"] |= {"batch": 4, "num_epochs": 1}
     mesh = Mesh()
     mesh.start("cpu", 60)
     for profiled in (True, False):
