@@ -51,6 +51,9 @@ class TrainConfig:
     checkpoint_minutes: float = key("most minutes between checkpoints; each end of an epoch has one anyhow", low=0)
     track: tuple[str, ...] = key("where the figures of metrics.jsonl also go", choices=("tensorboard", "mlflow"))
     device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    profile: bool = key(
+        "record some steps with torch.profiler: a trace of each rank, and a table of where the time goes"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

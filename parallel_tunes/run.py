@@ -31,6 +31,7 @@ RESOURCES = (
     "train.num_epochs",
     "train.device",
     "train.track",
+    "train.profile",
     "data.root",
     "data.shards",
     "data.kind",

@@ -19,6 +19,7 @@ from parallel_tunes.tasks.crops import MAX_WINDOWS, CropSource
 from parallel_tunes.tasks.planning import Plan, describe_split, known_rows, plan
 from parallel_tunes.train import checkpoint, memory, metrics, model_folder, tracking, trainer
 from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
+from parallel_tunes.train.profile import Profile, read_profile
 from parallel_tunes.train.stopwatch import Stopwatch
 
 
@@ -72,6 +73,7 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
     progress.batch = find_batch(cfg, made, mesh, run, progress.batch)
     run.cut_rows(progress.num_rows)
     progress.run_ids = tracking.follow(cfg.train, run, mesh, progress.run_ids)
+    profile = Profile(cfg.train, mesh, run, watch)
     bests, judged = [], []
     for number, seed in enumerate(cfg.train.seeds):
         source, learner = begin(cfg, made, mesh, batch=progress.batch, seed=seed)
@@ -83,8 +85,9 @@ def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch)
             progress, state = progress.next_seed(), None
         if number == progress.seed_at:
             fit = trainer.Trainer(
-                learner, source, cfg.train, mesh, run, progress=progress, index_digest=digest, watch=watch
-            ).fit
+                learner, source, cfg.train, mesh, run,
+                progress=progress, index_digest=digest, watch=watch, profile=profile,
+            ).fit  # fmt: skip
             if not fit(state["learner"] if state else None):
                 return None
         best = mesh.on_first(partial(checkpoint.load, run, f"best-{seed}.pt"))
@@ -105,7 +108,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
     """
     made = plan(cfg, shards, mesh, run)
-    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint", *(["profile"] if cfg.train.profile else []))
     fitted = fit_seeds(cfg, made, mesh, run, watch)
     if fitted is None:
         return None
@@ -128,6 +131,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "classes": made.classes,
         "split": describe_split(made),
         "judged": fitted.judged,
+        **read_profile(run),
     }
 
 

@@ -22,6 +22,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.train import augment
 from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
 from parallel_tunes.train.norm_pool import fuse
+from parallel_tunes.train.profile import MarkedRanks, mark
 from parallel_tunes.train.stem import fuse_stem
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,7 +89,9 @@ class Frozen:
 
     def standardise(self, inputs: Inputs) -> Tensor:
         """dB, shape (num, num_mels, num_frames), or waveforms → (num, 1, num_mels, num_frames) on the device."""
-        moved = inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else self.hear(inputs)
+        with mark("host_to_device"):
+            here = inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs.to(self.device)
+        moved = here if isinstance(here, Tensor) else self.hear(here)
         levels = moved.to(self.dtype).unsqueeze(1)
         return levels.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
 
@@ -96,7 +99,6 @@ class Frozen:
     def hear(self, crops: Waveforms) -> Tensor:
         """Log-mel spectrograms, as shards hold them but not rounded: (num, num_mels, num_frames), float32 dB, on the device."""
         assert self.transform is not None, "waveforms need log_mel, the definition of their spectrograms"
-        crops = crops.to(self.device)
         levels: Tensor = self.transform(crops.samples, crops.gains, floor_db=crops.floors_db, centred=False)
         # a crop is longer than its clip only if it begins with it: it holds all of the clip's frames, and their lowest
         is_beyond = torch.arange(levels.shape[2], device=self.device) >= crops.num_frames[:, None, None]
@@ -136,7 +138,7 @@ class GradientLearner(Frozen):
             dtype=torch.float64 if self.precision == "fp64" else torch.float32, fused=not cfg.compile,
         )  # fmt: skip
         if norm == "sync" and mesh.world_size > 1:
-            synchronise(self.model, mesh)
+            synchronise(self.model, mesh if cfg.compile else MarkedRanks(mesh))
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         # a static graph may be told from the first pass alone only where every pass synchronises
@@ -159,10 +161,11 @@ class GradientLearner(Frozen):
         done = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
         return self.lr * 0.5 * (1 + math.cos(math.pi * done))
 
-    def _backward(self, batch: Batch) -> Sums:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Sums]:
         self.parallel.train()
         weigh(self.model, batch.weights)
-        targets, weights, keys = (part.to(self.device) for part in (batch.targets, batch.weights, batch.keys))
+        with mark("host_to_device"):
+            targets, weights, keys = (part.to(self.device) for part in (batch.targets, batch.weights, batch.keys))
         for layer in self.model.modules():
             if isinstance(layer, KeyedDropout):
                 layer.keys = keys
@@ -183,9 +186,15 @@ class GradientLearner(Frozen):
             losses = torch.lerp(others, losses, shares.to(losses.dtype))
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         loss = torch.dot(losses, weights.to(losses.dtype)) * (self.mesh.world_size / batch.num_global)
-        torch.autograd.backward(self.scaler.scale(loss))
-        marks = batch.marks.to(self.device)
-        return Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, marks)
+        sums = Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, batch.marks.to(self.device))
+        return self.scaler.scale(loss), sums
+
+    def _backward(self, batch: Batch) -> Sums:
+        with mark("forward"):
+            loss, sums = self._forward(batch)
+        with mark("backward"):
+            torch.autograd.backward(loss)
+        return sums
 
     def step(self, batch: Batch, step: int) -> Sums:
         """One optimizer step on this rank's part of a global batch; sums over that part."""
@@ -198,8 +207,9 @@ class GradientLearner(Frozen):
         sums += self._backward(last)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        with mark("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return sums
 
     def settle(self, batch: Batch) -> None:

@@ -22,6 +22,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.train import checkpoint, metrics
 from parallel_tunes.train.disturbance import VARIABLE, Disturbance
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
+from parallel_tunes.train.profile import Profile
 from parallel_tunes.train.stopwatch import Stopwatch
 
 READ_EVERY = 50  # steps
@@ -63,14 +64,15 @@ class Trainer:
         progress: how far the run is; kept up to date.
         index_digest: names the data in every checkpoint.
         watch: counts seconds under data, compute, comm, eval and checkpoint.
+        profile: of the first epoch that this process trains, if it is wanted.
     """
 
     def __init__(
         self, learner: Learner, source: Source, cfg: TrainConfig, mesh: Mesh, run: Run, *,
-        progress: Progress, index_digest: str, watch: Stopwatch,
+        progress: Progress, index_digest: str, watch: Stopwatch, profile: Profile,
     ) -> None:  # fmt: skip
         self.learner, self.source, self.cfg, self.mesh, self.run = learner, source, cfg, mesh, run
-        self.progress, self.index_digest, self.watch = progress, index_digest, watch
+        self.progress, self.index_digest, self.watch, self.profile = progress, index_digest, watch, profile
         is_last = mesh.rank == mesh.world_size - 1
         self.disturbance = Disturbance(os.environ.get(VARIABLE, ""), is_first=mesh.is_first, is_last=is_last)
         self.writer = checkpoint.Writer(run, self.disturbance)
@@ -107,7 +109,8 @@ class Trainer:
     def _train_epoch(self, epoch: int, seen: Sums) -> bool:
         """The rest of an epoch's steps, added to `seen`; True when all ranks have agreed to stop."""
         progress, num_steps = self.progress, self.source.num_steps
-        ahead = contextlib.closing(make_ahead(self.source.train(epoch, progress.step)))
+        made = make_ahead(self.source.train(epoch, progress.step))
+        ahead = contextlib.closing(self.profile.follow(made, num_steps - progress.step))
         with ahead as batches, self.run.progress(f"epoch {epoch + 1}", num_steps, " steps", progress.step) as bar:
             for batch in batches:
                 self.watch.lap("data")
