@@ -14,7 +14,8 @@ import yaml
 
 from parallel_tunes import schema
 from parallel_tunes.config import JOBS
-from parallel_tunes.parallel.mesh import Mesh, RankLost
+from parallel_tunes.parallel.errors import RankLost
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError, suggest
 
 USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m parallel_tunes, torchrun -m parallel_tunes

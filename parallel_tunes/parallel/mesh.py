@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import psutil
 
 from parallel_tunes.parallel import slurm
+from parallel_tunes.parallel.errors import LOST, RankLost, is_out_of_memory
+from parallel_tunes.parallel.near import NearSum, meet
+from parallel_tunes.parallel.processor import take_cores
 from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
 from parallel_tunes.schema import UserError
 
@@ -20,24 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 Value = TypeVar("Value")
-
-# what collectives say when another rank has died or does not answer
-LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Application timeout", "NCCL error")
-
-
-# what says so: torch's allocator on a CPU, CUDA, its libraries, oneDNN
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    )
-
-
-class RankLost(Exception):
-    """Another rank has died or does not answer: this one cannot go on without it. One of the ranks has said so already."""
 
 
 class Mesh:
@@ -52,6 +37,7 @@ class Mesh:
         self.misses_gpu = False  # Slurm gave one, torch sees none
         self._device: torch.device | None = None
         self._signs: Signs | None = None
+        self._near: NearSum | None = None
         self._has_lost = False  # another rank
 
     def check(self) -> None:
@@ -124,8 +110,11 @@ class Mesh:
         if device == "cuda" and self.local_world_size > num_gpus:
             raise UserError(f"{self.local_world_size} ranks for {num_gpus} GPUs: one rank a GPU, or train.device=cpu")
         self._device = torch.device(device, self.local_rank) if device == "cuda" else torch.device("cpu")
+        has_cores = False
         if device == "cuda":
             torch.cuda.set_device(self._device)
+        else:
+            has_cores = take_cores(self.local_rank, self.local_world_size, torch.get_num_threads())
         if self.world_size > 1:
             import torch.distributed as dist
 
@@ -141,6 +130,8 @@ class Mesh:
             except RuntimeError as error:
                 raise self._explain_absence(error, timeout_s) from error
             self._signs = signs
+            if self.local_world_size == self.world_size:
+                self._near = meet(self, has_cores, timeout_s)
 
     def stop(self) -> None:
         """Leave the other ranks. Those that are stopped are killed if this one is lost without them."""
@@ -211,7 +202,9 @@ class Mesh:
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of `tensor` over all ranks, on every rank; in place."""
-        if self._in_company():
+        if self._near and self._near.fits(tensor):
+            self._near.sum(tensor)
+        elif self._in_company():
             import torch.distributed as dist
 
             dist.all_reduce(tensor)

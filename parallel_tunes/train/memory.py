@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from parallel_tunes.parallel.mesh import Mesh, is_out_of_memory
+from parallel_tunes.parallel.errors import is_out_of_memory
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError
 from parallel_tunes.train.learner import Batch, Learner
 

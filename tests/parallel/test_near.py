@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TypeVar, cast
+
+import pytest
+import torch
+from fakes import ROOT, launch
+
+from parallel_tunes.parallel.near import LINE, MOST, NearSum, meet
+
+Value = TypeVar("Value")
+ADDING = Path(__file__).with_name("adding.py")
+
+
+def begin(folder: Path, num_ranks: int, rounds: int, timeout_s: float = 60) -> list[subprocess.Popen[str]]:
+    """Ranks that have begun to add."""
+    memory = folder / "memory"
+    memory.write_bytes(bytes(8 * (LINE + 2 * MOST) * num_ranks))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, ADDING, memory, str(rank), str(rounds), str(timeout_s)],
+            env=launch()[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(num_ranks)
+    ]  # fmt: skip
+    processes = []
+    for rank in ranks:
+        assert rank.stdout is not None
+        processes.append(rank.stdout.readline().strip())
+    for rank in ranks:
+        assert rank.stdin is not None
+        rank.stdin.write(" ".join(processes) + "\n")
+        rank.stdin.flush()
+    return ranks
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_sums_are_right_whoever_comes_last(num_ranks: int, tmp_path: Path) -> None:
+    for rank in begin(tmp_path, num_ranks, rounds=1500):
+        said, _ = rank.communicate(timeout=120)
+        assert rank.returncode == 0
+        assert not said
+
+
+def test_a_dead_rank_is_noticed_at_once_and_one_that_is_stopped_after_the_timeout(tmp_path: Path) -> None:
+    for number, timeout_s, words in (
+        (signal.SIGKILL, 60.0, "closed by peer"),
+        (signal.SIGSTOP, 2.0, "Timed out waiting 2 s"),
+    ):
+        one, other = begin(tmp_path, 2, rounds=10**9, timeout_s=timeout_s)
+        time.sleep(1)
+        other.send_signal(number)
+        began = time.monotonic()
+        said, _ = one.communicate(timeout=30)
+        other.kill()
+        other.communicate()
+        assert words in said
+        assert "rank 1: " in said
+        assert time.monotonic() - began < 20
+
+
+class Loner:
+    """A world of two, as one of them sees it."""
+
+    rank, world_size = 0, 2
+
+    def __init__(self, *others: object) -> None:
+        self.others = list(others)
+
+    def gather(self, value: Value) -> list[Value]:
+        return [value, cast(Value, self.others.pop(0))]
+
+
+@pytest.mark.parametrize("others", [(False,), (True, None, (False, 1))])
+def test_where_one_cannot_none_does_and_nothing_is_left(others: tuple[object, ...]) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    assert meet(Loner(*others), True, 1.0) is None
+    assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def test_what_is_summed_here() -> None:
+    assert NearSum.fits(torch.zeros(3, dtype=torch.int64))
+    assert NearSum.fits(torch.zeros(MOST, dtype=torch.float64))
+    for tensor in (
+        torch.zeros(3),
+        torch.zeros(MOST + 1, dtype=torch.float64),
+        torch.zeros(4, 4, dtype=torch.float64).T[:2],
+    ):
+        assert not NearSum.fits(tensor)
+
+
+def test_ranks_of_one_machine_use_it(tmp_path: Path) -> None:
+    """Two ranks of one thread on two cores: each has a core of its own, and the sum in memory that they share."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import os, torch
+from parallel_tunes.parallel.mesh import Mesh
+mesh, cores = Mesh(), len(os.sched_getaffinity(0))
+torch.set_num_threads(cores // mesh.world_size)
+mesh.start("cpu", 60)
+total = mesh.sum(torch.tensor([mesh.rank + 1.5], dtype=torch.float64)).item()
+flags, share = mesh.agree(mesh.rank == 1, False), cores // len(os.sched_getaffinity(0))
+os.write(1, f"{mesh._near is not None} {total} {share} {flags}\\n".encode())
+mesh.stop()
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, env=launch()[1], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["True 4.0 2 [True, False]"] * 2, done.stdout + done.stderr
