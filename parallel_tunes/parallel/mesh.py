@@ -14,13 +14,14 @@ import psutil
 
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.errors import LOST, RankLost, is_out_of_memory
-from parallel_tunes.parallel.near import NearSum, meet
 from parallel_tunes.parallel.processor import take_cores
 from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
 from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
     import torch
+
+    from parallel_tunes.parallel.near import NearSum
 
 Value = TypeVar("Value")
 
@@ -117,6 +118,8 @@ class Mesh:
             has_cores = take_cores(self.local_rank, self.local_world_size, torch.get_num_threads())
         if self.world_size > 1:
             import torch.distributed as dist
+
+            from parallel_tunes.parallel.near import meet
 
             if "GLOO_SOCKET_IFNAME" not in os.environ and self.local_world_size < self.world_size:
                 os.environ["GLOO_SOCKET_IFNAME"] = slurm.interface_towards(os.environ["MASTER_ADDR"])
