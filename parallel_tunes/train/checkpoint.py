@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -64,12 +63,40 @@ class Writer:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
-        whole = io.BytesIO()  # torch.save into a file that cannot grow hides the reason behind one of its own
-        torch.save(state, whole)
+        self.run.write(f"checkpoints/{name}", partial(self._save, state))
         self._written[name.partition("-")[0]].append(state)
-        self.run.write(f"checkpoints/{name}", partial(self.disturbance.write, whole.getbuffer()))
         for old in steps_in(self.run.folder)[:-KEEP]:
             (self.run.folder / "checkpoints" / f"step-{old}.pt").unlink(missing_ok=True)
+
+    def _save(self, state: dict[str, Any], stream: IO[bytes]) -> None:
+        sink = _Sink(stream, self.disturbance)
+        try:
+            torch.save(state, cast(IO[bytes], sink))
+        except RuntimeError as error:
+            raise sink.error or error from error
+
+
+class _Sink:
+    """A file that torch.save writes to piece by piece, nothing of which keeps the training waiting.
+
+    What the disk says torch hides behind an error of its own: it is kept here.
+    """
+
+    def __init__(self, stream: IO[bytes], disturbance: Disturbance) -> None:
+        self.stream, self.disturbance = stream, disturbance
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            num = self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.disturbance.after_write(self.stream)
+        return num
+
+    def flush(self) -> None:
+        """Nothing yet: whoever opened the file does it, and hears what the disk says."""
 
 
 def snapshot(tree: Any, memory: Any = None) -> Any:

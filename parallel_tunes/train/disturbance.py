@@ -1,4 +1,4 @@
-"""Disturbances on purpose, for the job `verify`: this process ends at a step, or half-way through writing a checkpoint."""
+"""Disturbances on purpose, for the job `verify`: this process ends at a step, or while it writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from parallel_tunes.schema import UserError
 
 VARIABLE = "PT_DISTURB"
 SIGNALS = ("USR1", "TERM", "INT")
+PART = 1000  # bytes of a checkpoint, of which any has more
 SIGNAL_AFTER = 3  # steps from where a start begins to a `signal:`
 
 
 class Disturbance:
     """What befalls this rank, said by PT_DISTURB: step:N, during:checkpoint, signal:NAME, or nothing.
 
-    `step:N` kills the last rank after step N, `during:checkpoint` kills rank 0 when half of a checkpoint is on disk, and
+    `step:N` kills the last rank after step N, `during:checkpoint` kills rank 0 when a part of a checkpoint is on disk, and
     `signal:NAME` gives the last rank a signal that asks it to stop.
     """
 
@@ -43,14 +44,12 @@ class Disturbance:
             self.step = None
             os.kill(os.getpid(), signal.Signals[f"SIG{self.signal_name}"] if self.signal_name else signal.SIGKILL)
 
-    def write(self, data: bytes | memoryview, stream: IO[bytes]) -> None:
-        """Write a checkpoint, or half of it and no more if that is what is to befall this process."""
-        if self.in_checkpoint:
-            stream.write(data[: len(data) // 2])
+    def after_write(self, stream: IO[bytes]) -> None:
+        """Be told that a checkpoint has begun to be written; strike, if that is what is to befall this process."""
+        if self.in_checkpoint and stream.tell() > PART:
             stream.flush()
             os.fsync(stream.fileno())
             os.kill(os.getpid(), signal.SIGKILL)
-        stream.write(data)
 
 
 def parse(text: str) -> tuple[str, str]:
