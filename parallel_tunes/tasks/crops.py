@@ -17,6 +17,7 @@ from parallel_tunes.data.batches import Batches, Ids, draw_uniform, fit_length, 
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import build
+from parallel_tunes.tasks.resident import Resident
 from parallel_tunes.train.learner import Batch, Inputs, Mixed, Waveforms
 
 MAX_WINDOWS = 64  # in one forward pass of an evaluation
@@ -31,6 +32,7 @@ class CropSource:
         mixup: alpha of the Beta distribution of the shares that samples are mixed by; 0 mixes none.
 
     Attributes:
+        resident: the tracks on the GPU that is trained on, where they fit there; otherwise they stay memory-mapped.
         log_mel: what the spectrograms of the crops are to be made with; None where the crops are spectrograms already.
     """
 
@@ -49,6 +51,10 @@ class CropSource:
         self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
         self.batches = Batches(rows["train"], batch=batch, seed=seed) if "train" in rows else None
         self.num_steps = self.batches.num_steps if self.batches else 0
+        every = np.unique(np.concatenate(list(rows.values())))
+        self.resident: Resident | None = None
+        if Resident.fits(shards, every, mesh.device):
+            self.resident = Resident(shards, every, mesh.device, is_filled=self.log_mel is None)
 
     def train(self, epoch: int, from_step: int) -> Iterator[Batch]:
         """This rank's parts of an epoch's global batches."""
@@ -59,7 +65,7 @@ class CropSource:
             weight, mine = (1.0, mine) if len(mine) else (0.0, ids[:1])
             starts = self._starts(epoch, mine)
             mixed, draws = self._mix(epoch, ids, mine) if self.mixup else (None, ())
-            yield Batch(
+            batch = Batch(
                 self._cut(mine, starts),
                 torch.from_numpy(self.labels[mine]),
                 torch.full((len(mine),), weight),
@@ -68,6 +74,7 @@ class CropSource:
                 torch.from_numpy(hash_samples(f"{self.seed}/{epoch}/keys", mine)),
                 mixed,
             )
+            yield batch.pinned() if self.mesh.device.type == "cuda" else batch
 
     def _starts(self, epoch: int, rows: Ids) -> Ids:
         """The first frame of each track's crop in this epoch."""
@@ -99,6 +106,8 @@ class CropSource:
         """A crop of each of some tracks, from a frame of it on."""
         if self.log_mel is not None:
             return self._cut_samples(rows, starts, self.log_mel)
+        if self.resident:
+            return self.resident.cut(rows, starts, self.window).transpose(1, 2)
         places = zip(rows.tolist(), starts.tolist(), strict=True)
         crops = [fit_length(self.shards.read(row, start, self.window), self.window) for row, start in places]
         return torch.from_numpy(np.stack(crops)).transpose(1, 2)
@@ -106,14 +115,15 @@ class CropSource:
     def _cut_samples(self, rows: Ids, starts: Ids, log_mel: LogMel) -> Waveforms:
         """The samples that the frames of such crops reach: they are centred, so that the first begins before its place."""
         n_fft, hop_length = log_mel.n_fft, log_mel.hop_length
-        samples = np.zeros((len(rows), (self.window - 1) * hop_length + n_fft), np.int16)
-        firsts = (starts * hop_length - n_fft // 2).tolist()
-        for crop, row, first in zip(samples, rows.tolist(), firsts, strict=True):
+        num, firsts = (self.window - 1) * hop_length + n_fft, starts * hop_length - n_fft // 2
+        of_clips = (self.gains[rows], self.floors_db[rows], self.shards.num_frames[rows] - starts)
+        if self.resident:
+            return Waveforms(self.resident.cut(rows, firsts, num), *map(torch.from_numpy, of_clips))
+        samples = np.zeros((len(rows), num), np.int16)
+        for crop, row, first in zip(samples, rows.tolist(), firsts.tolist(), strict=True):
             before = max(-first, 0)
             there = self.shards.read(row, first + before, crop.size - before)
             crop[before : before + there.size] = there
-        num_frames = self.shards.num_frames[rows] - starts
-        of_clips = (self.gains[rows], self.floors_db[rows], num_frames)
         return Waveforms(torch.from_numpy(samples), *map(torch.from_numpy, of_clips))
 
     def num_tracks(self, split: str) -> int:

@@ -108,7 +108,8 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
     """
     made = plan(cfg, shards, mesh, run)
-    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint", *(["profile"] if cfg.train.profile else []))
+    more = [name for name in ("compile", "profile") if getattr(cfg.train, name)]
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint", *more)
     fitted = fit_seeds(cfg, made, mesh, run, watch)
     if fitted is None:
         return None

@@ -165,14 +165,15 @@ class GradientLearner(Frozen):
         self.parallel.train()
         weigh(self.model, batch.weights)
         with mark("host_to_device"):
-            targets, weights, keys = (part.to(self.device) for part in (batch.targets, batch.weights, batch.keys))
+            parts = (batch.targets, batch.weights, batch.keys, batch.marks)
+            targets, weights, keys, marks = (part.to(self.device, non_blocking=True) for part in parts)
         for layer in self.model.modules():
             if isinstance(layer, KeyedDropout):
                 layer.keys = keys
         inputs = self.standardise(batch.inputs)
         mixed = batch.mixed
         if mixed:
-            shares = mixed.shares.to(self.device)
+            shares = mixed.shares.to(self.device, non_blocking=True)
             inputs = augment.mix(inputs, self.standardise(mixed.inputs), shares)
         if self.augmentation:
             inputs = augment.mask(inputs, keys, self.augmentation)
@@ -182,11 +183,11 @@ class GradientLearner(Frozen):
         logits = logits if self.precision == "fp64" else logits.float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         if mixed:
-            others = F.cross_entropy(logits, mixed.targets.to(self.device), reduction="none")
+            others = F.cross_entropy(logits, mixed.targets.to(self.device, non_blocking=True), reduction="none")
             losses = torch.lerp(others, losses, shares.to(losses.dtype))
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         loss = torch.dot(losses, weights.to(losses.dtype)) * (self.mesh.world_size / batch.num_global)
-        sums = Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, batch.marks.to(self.device))
+        sums = Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, marks)
         return self.scaler.scale(loss), sums
 
     def _backward(self, batch: Batch) -> Sums:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -76,6 +76,10 @@ class Batch:
         """So many samples, these over and over."""
         return replace(_cut(self, torch.arange(num) % len(self.targets)), num_global=num)
 
+    def pinned(self) -> Batch:
+        """The same in memory that a GPU reads from while the CPU goes on."""
+        return _each(self, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+
     def without_weight(self) -> Batch:
         """The same, counting for nothing."""
         return replace(self, weights=torch.zeros_like(self.weights))
@@ -84,16 +88,21 @@ class Batch:
 Part = TypeVar("Part", bound="Batch | Mixed | Waveforms")
 
 
-def _cut(whole: Part, cut: slice | Tensor) -> Part:
-    """The same of some of the samples."""
+def _each(whole: Part, act: Callable[[Tensor], Tensor]) -> Part:
+    """The same, but for what `act` makes of each tensor in it."""
     parts: dict[str, Any] = {}
     for entry in fields(whole):
         value = getattr(whole, entry.name)
         if isinstance(value, Tensor):
-            parts[entry.name] = value[cut]
+            parts[entry.name] = act(value)
         elif isinstance(value, Mixed | Waveforms):
-            parts[entry.name] = _cut(value, cut)
+            parts[entry.name] = _each(value, act)
     return replace(whole, **parts)
+
+
+def _cut(whole: Part, cut: slice | Tensor) -> Part:
+    """The same of some of the samples."""
+    return _each(whole, lambda tensor: tensor[cut])
 
 
 class Sums:

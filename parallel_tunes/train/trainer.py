@@ -151,7 +151,7 @@ class Trainer:
             self.learner.settle(next(self.source.train(self.progress.epoch, 0)))
         self.learner.load(state)
         self.disturbance.begin(self.progress.total_step)
-        self.watch.lap("compute")
+        self.watch.lap("compile" if self.cfg.compile else "compute")
 
     def _checkpoint_is_due(self) -> bool:
         """By steps, on every rank alike, or by the clock of rank 0; the end of an epoch has a checkpoint anyhow."""

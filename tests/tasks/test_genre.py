@@ -31,6 +31,7 @@ def report(folder: Path) -> dict[str, Any]:
 def source(workshop: Path, rank: int = 0, world_size: int = 1) -> CropSource:
     shards = ShardSet(workshop / "logs/preprocess/corpus")
     mesh = Mesh()
+    mesh.start("cpu", timeout_s=60)
     mesh.rank, mesh.world_size = rank, world_size
     rows = {"train": np.arange(0, 60), "valid": np.arange(60, 80)}
     classes = sorted(set(shards.index["label"]))

@@ -27,6 +27,7 @@ from parallel_tunes.preprocess import find_shards
 from parallel_tunes.schema import UserError, build, defaults
 from parallel_tunes.shard_work import read_levels
 from parallel_tunes.tasks.crops import CropSource
+from parallel_tunes.tasks.resident import Resident
 from parallel_tunes.train.gradient import Frozen
 from parallel_tunes.train.learner import Inputs, Waveforms
 
@@ -83,6 +84,7 @@ def shards_of(corpus: Path, kind: str, name: str) -> ShardSet:
 
 def source_of(shards: ShardSet, rank: int = 0, world_size: int = 1) -> CropSource:
     mesh = Mesh()
+    mesh.start("cpu", timeout_s=60)
     mesh.rank, mesh.world_size = rank, world_size
     rows = {"train": np.arange(len(shards.index))}
     return CropSource(shards, rows, ["a", "b"], window=WINDOW, overlap=0.5, mesh=mesh, batch=5, seed=2)
@@ -178,6 +180,38 @@ def test_missing_waveforms_are_asked_for_as_such(corpus: Path) -> None:
     features = build(FeaturesConfig, {**defaults("features", "waveform"), "pad": True})
     with pytest.raises(UserError, match=r"music features=waveform features\.pad=True` first"):
         find_shards(data, features, corpus / "nowhere", may_make=False)
+
+
+@pytest.mark.parametrize("kind", ["logmel", "waveform"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_crops_of_resident_tracks_are_the_same(
+    kind: str, name: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut where the tracks lie, here as a CPU would: of batches, and of windows, short clips and all."""
+    plain = source_of(shards_of(corpus, kind, name))
+    assert plain.resident is None
+    monkeypatch.setattr(Resident, "fits", lambda *_: True)
+    near = source_of(shards_of(corpus, kind, name))
+    assert near.resident is not None
+    for one, other in zip(plain.train(3, 0), near.train(3, 0), strict=True):
+        assert_equal(other.inputs, one.inputs)
+        assert torch.equal(one.marks, other.marks)
+    num = len(plain.shards.index)
+    for (tracks, windows), (same, others) in zip(
+        plain.windows("train", 0, num), near.windows("train", 0, num), strict=True
+    ):
+        assert torch.equal(tracks, same)
+        assert_equal(others, windows)
+
+
+def assert_equal(one: Inputs, other: Inputs) -> None:
+    if isinstance(one, Tensor):
+        assert isinstance(other, Tensor)
+        assert torch.equal(one, other)
+    else:
+        assert isinstance(other, Waveforms)
+        for name in ("samples", "gains", "floors_db", "num_frames"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_model_without_a_definition_hears_no_waveforms(corpus: Path) -> None:
