@@ -201,11 +201,11 @@ class GradientLearner(Frozen):
         """One optimizer step on this rank's part of a global batch; sums over that part."""
         self.optimizer.zero_grad(set_to_none=True)
         *parts, last = batch.split(self.cfg.accumulate, self.mesh.world_size)
-        sums = Sums()
         with self.mesh.alone(self.parallel):
-            for part in parts:
-                sums += self._backward(part)
-        sums += self._backward(last)
+            before = [self._backward(part) for part in parts]
+        sums = self._backward(last)
+        for part_sums in before:
+            sums += part_sums
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         with mark("optimizer"):

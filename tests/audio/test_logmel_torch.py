@@ -273,6 +273,7 @@ def test_refuses_crops_it_cannot_use() -> None:
         LogMelTransform(TINY)(torch.zeros(2, 100), floor_db=torch.zeros(1))
 
 
+@pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, ULPS_DB), (torch.float32, 1e-2)])
 def test_the_same_on_a_gpu(dtype: torch.dtype, tolerance: float) -> None:

@@ -221,6 +221,7 @@ def test_a_model_without_a_definition_hears_no_waveforms(corpus: Path) -> None:
         model.standardise(next(source.train(0, 0)).inputs)
 
 
+@pytest.mark.gpu
 @needs_gpu
 def test_a_gpu_hears_the_same_and_is_not_waited_for(corpus: Path) -> None:
     source = source_of(shards_of(corpus, "waveform", "default"))
