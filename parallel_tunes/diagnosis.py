@@ -78,6 +78,9 @@ def look_at_software() -> Iterator[Finding]:
     )
     cores = len(os.sched_getaffinity(0))
     yield Finding("processor", True, f"{cpu_model()}, {cores} cores for this process")
+    shared = "" if cores == 1 else f", {max(cores // 2, 1)} each for 2 ranks"
+    text = f"{torch.get_num_threads()} for a training here{shared}; up to {cores} engines for preprocessing"
+    yield Finding("threads", True, text)
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     driver = shutil.which("nvidia-smi") is not None
     if gpus or not driver:
@@ -173,16 +176,16 @@ def _judge_ranks(
             if asked
             else f"none asked for; ranks compute on {', '.join(devices)}",
         )
-    cores = [rank["cores"] for rank in ranks]
-    threads = max(rank["threads"] for rank in ranks)
-    per_node = max(sum(rank["threads"] for rank in ranks if rank["node"] == host) for host in hosts)
-    text = f"{min(cores)} cores and {threads} threads a rank"
-    crowded = per_node > max(cores)
-    yield Finding(
-        "binding",
-        not crowded,
-        text + (f"; {per_node} threads share {max(cores)} cores: ask for more --cpus-per-task" if crowded else ""),
+    text = (
+        f"{min(len(rank['cores']) for rank in ranks)} cores and {max(rank['threads'] for rank in ranks)} threads a rank"
     )
+    crowded = ""
+    for host in hosts:
+        here = [rank for rank in ranks if rank["node"] == host]
+        threads, cores = sum(rank["threads"] for rank in here), len(set().union(*(rank["cores"] for rank in here)))
+        if threads > cores:
+            crowded = f"; {threads} threads share {cores} cores: ask for more --cpus-per-task"
+    yield Finding("binding", not crowded, text + crowded)
     speed = seen["bandwidth_gb_s"]
     yield Finding(
         "all-reduce",
@@ -233,7 +236,7 @@ def examine_rank(cfg: DoctorConfig, mesh: Mesh, run: Run) -> dict[str, Any]:
         "node": os.environ.get("SLURMD_NODENAME", platform.node()),
         "pid": os.getpid(),
         "step": os.environ.get("SLURM_STEP_ID", "0"),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": sorted(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "num_gpus": torch.cuda.device_count(),
         "device": re.sub(r" \(.*", "", mesh.device_name),

@@ -32,7 +32,7 @@ class Row:
         loop: what the worker runs.
         batch: the global one.
         num_ranks, num_threads: under torchrun, threads a rank; 0: plain python, with the threads it takes by itself.
-        is_tuned: plain python, but with the launcher's settings.
+        is_tuned: with the launcher's settings of the allocator.
     """
 
     name: str
@@ -56,7 +56,9 @@ class Row:
             self.loop, "train", f"data.shards={shards}", "split=lists", f"task.crop_s={CROP_S}", f"train.batch={self.batch}",
             f"train.device={self.device}", f"run.dir={folder / self.name}", *ENDLESS,
         )  # fmt: skip
-        return ranks_command(MODULE, words, num_ranks=self.num_ranks, num_threads=self.num_threads)
+        tuned = ranks_command(MODULE, words, num_ranks=self.num_ranks, num_threads=self.num_threads)
+        kept = {name: value for name, value in tuned.environment.items() if self.is_tuned or "MALLOC" not in name}
+        return Command(tuned.words, kept)
 
 
 def list_train_rows(batch: int, num_cores: int) -> Iterator[Row]:
@@ -67,14 +69,17 @@ def list_train_rows(batch: int, num_cores: int) -> Iterator[Row]:
             yield Row(name, name.capitalize(), "training", "peer", name, batch)
     yield Row("bare_loop", "a bare loop, all else as ours", "training", "peer", "bare_loop", batch, is_tuned=True)
     ours = "ours, ptunes train"
-    yield Row("ours", ours, "training", "ours", "ours", batch, 1, num_cores)
+    yield Row("ours", ours, "training", "ours", "ours", batch, 1, num_cores, is_tuned=True)
+    plain = f"{ours}, the allocator as it comes"
+    yield Row("ours_plain_malloc", plain, "training", "ours", "ours", batch, 1, num_cores)
     for num in (num for num in COUNTS if num <= num_cores):
         name, on = f"ours_ddp_{num}", count(num, "rank")
-        yield Row(name, f"{on}, a batch of {batch} over all", "ranks", "ours", "ours", batch, num, 1)
+        yield Row(name, f"{on}, a batch of {batch} over all", "ranks", "ours", "ours", batch, num, 1, is_tuned=True)
         if num > 1:
-            yield Row(f"{name}_weak", f"{on}, a batch of {batch} each", "ranks", "ours", "ours", num * batch, num, 1)
+            what, whole = f"{on}, a batch of {batch} each", num * batch
+            yield Row(f"{name}_weak", what, "ranks", "ours", "ours", whole, num, 1, is_tuned=True)
     if torch.cuda.is_available():
-        yield Row("ours_gpu", ours, "training_gpu", "ours", "ours", batch, 1, num_cores, device="cuda")
+        yield Row("ours_gpu", ours, "training_gpu", "ours", "ours", batch, 1, num_cores, is_tuned=True, device="cuda")
 
 
 def list_train_comparisons(num_cores: int) -> Iterator[Comparison]:
@@ -83,6 +88,8 @@ def list_train_comparisons(num_cores: int) -> Iterator[Comparison]:
     for name in ("seed_loop", "bare_loop", *PEERS):
         what = f"training: ours against {others.get(name, name.capitalize())}"
         yield Comparison(f"train_vs_{name}", what, name, "ours")
+    what = "training: ours with hpc/torchrun.sh's settings of the allocator against without"
+    yield Comparison("malloc_tuned_vs_plain", what, "ours_plain_malloc", "ours")
     for num in (num for num in COUNTS if 1 < num <= num_cores):
         what = f"{num} ranks of one thread against 1, the same batch"
         yield Comparison(f"ddp_{num}_vs_1_strong", f"{what} over all", "ours_ddp_1", f"ours_ddp_{num}")
@@ -97,7 +104,7 @@ def list_threads_rows(batch: int, num_cores: int) -> Iterator[Row]:
     for num_ranks, num_threads in (*((1, num) for num in sorted({*powers, num_cores})), *filling):
         name, what = f"ranks_{num_ranks}_threads_{num_threads}", count(num_ranks, "rank")
         what += f" of {count(num_threads, 'thread')}"
-        yield Row(name, what, "threads", "ours", "ours", batch, num_ranks, num_threads)
+        yield Row(name, what, "threads", "ours", "ours", batch, num_ranks, num_threads, is_tuned=True)
 
 
 def list_threads_comparisons(rows: Sequence[Row]) -> Iterator[Comparison]:

@@ -92,7 +92,10 @@ def draw_curves(rows: list[dict[str, Any]], figure: str, unit: str) -> Figure:
             epochs, values = [row["epoch"] + 1 for row in mine], [row[part][figure] for row in mine]
             axes.plot(epochs, values, dashes, color=colour, label=label, marker="o" if len(mine) < 3 else None)
     axes.set(xlabel="epoch", ylabel=unit)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.margins(y=0.1)
+    if len({row["epoch"] for row in rows}) == 1:
+        axes.set_xlim(rows[0]["epoch"] + 0.5, rows[0]["epoch"] + 1.5)
     if figure == "accuracy":
         axes.set_ylim(0, 1.02)
     else:

@@ -72,14 +72,17 @@ def test_rows_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = {row.name: row for row in rows.list_train_rows(64, 2)}
     assert list(found) == [
-        "seed_loop", "lightning", "bare_loop", "ours", "ours_ddp_1", "ours_ddp_2", "ours_ddp_2_weak", "ours_gpu",
+        "seed_loop", "lightning", "bare_loop", "ours", "ours_plain_malloc", "ours_ddp_1", "ours_ddp_2", "ours_ddp_2_weak",
+        "ours_gpu",
     ]  # fmt: skip
+    tuned = {name for name, row in found.items() if "MALLOC_TOP_PAD_" in row.command(Path("folder")).environment}
+    assert tuned == set(found) - {"seed_loop", "lightning", "ours_plain_malloc"}
     assert (found["ours_ddp_2"].batch, found["ours_ddp_2_weak"].batch) == (64, 128)
     assert not [row for row in rows.list_train_rows(64, 1) if row.num_ranks > 1]
     compared = {each.name for each in rows.list_train_comparisons(2) if {each.slow, each.fast} <= set(found)}
     assert compared == {
         "train_vs_seed_loop", "train_vs_bare_loop", "train_vs_lightning", "ddp_2_vs_1_strong", "ddp_2_vs_1_weak",
-        "train_gpu_vs_cpu",
+        "train_gpu_vs_cpu", "malloc_tuned_vs_plain",
     }  # fmt: skip
 
 
