@@ -147,4 +147,4 @@ def require(track: tuple[str, ...]) -> None:
         try:
             importlib.import_module(MODULES[name])
         except ImportError as error:
-            raise UserError(f"train.track=[{name}]: {error}: pip install 'parallel_tunes[tracking]'") from error
+            raise UserError(f"train.track=[{name}]: {error}: pip install -e '.[tracking]' in the checkout") from error

@@ -102,7 +102,7 @@ def test_loops_go_as_they_are_told(
 ) -> None:
     # an optional extra, which CI installs: there its tests may not be missing
     if name in ("lightning", "accelerate") and importlib.util.find_spec(name) is None and "CI" not in os.environ:
-        pytest.skip(f"{name} is not installed: pip install parallel_tunes[bench]")
+        pytest.skip(f"{name} is not installed: pip install -e '.[bench]'")
     model = GenreCNN(10, [4, 8])
     before = model.classify.weight.clone()
     monkeypatch.chdir(tmp_path)

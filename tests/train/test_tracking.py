@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # an optional extra, which CI installs: there its tests may not be missing
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("mlflow", "tensorboard"))) and "CI" not in os.environ,
-    reason="not installed: pip install parallel_tunes[tracking]",
+    reason="not installed: pip install -e '.[tracking]'",
 )
 BOTH = "train.track=[tensorboard,mlflow]"
 Curves = dict[str, dict[int, float]]  # by name and step
@@ -209,7 +209,7 @@ def test_a_missing_package_is_one_line_before_anything_else(
     assert door(*given, cwd=tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ptunes: train.track=[{name}]: ")
-    assert line.endswith("pip install 'parallel_tunes[tracking]'")
+    assert line.endswith("pip install -e '.[tracking]' in the checkout")
     assert not (tmp_path / "logs/preprocess").exists()
 
 
