@@ -7,5 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ruff format --check .
 ruff check .
 mypy
-# a worker more than cores: those that test Slurm mostly wait
-python -m pytest -n $(($(nproc) < 4 ? $(nproc) + 1 : 4)) --dist worksteal "$@"
+# more workers than cores: those that test Slurm mostly wait
+python -m pytest -n $(($(nproc) < 4 ? $(nproc) + 2 : 6)) --dist worksteal "$@"

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FOLDER = Path("/dev/shm")
 MOST = 16384  # numbers of 8 bytes in a sum
 LINE = 8  # of them in a cache line: each rank's counter has one of its own
-LOOKS, YIELDS = 2_000, 20_000  # looks without a pause, some 0.1 ms; then up to so many that let others run, some 10 ms
-NAP_S, CHECK_S = 2e-4, 0.2
+LOOKS, YIELDS = 1_000, 5_000  # looks without a pause, some 50 µs; then up to so many that let others run, some 3 ms
+NAP_S, CHECK_S = 1e-4, 0.2
 
 Value = TypeVar("Value")
 
@@ -44,7 +44,7 @@ class NearSum:
     """This rank's end of it.
 
     Args:
-        memory: zeros at first, `size_bytes` long.
+        memory: zeros at first.
         processes: of all ranks.
         timeout_s: how long a rank waits for the others.
     """
@@ -125,19 +125,19 @@ def meet(world: World, has_cores: bool, timeout_s: float) -> NearSum | None:
     suits = has_cores and platform.machine() in ("x86_64", "AMD64") and FOLDER.is_dir()
     if not all(world.gather(suits)):
         return None
-    memory, path = None, None
-    with contextlib.suppress(OSError):  # full, or another one in each container
-        if world.rank == 0:
-            number, path = tempfile.mkstemp(prefix="parallel_tunes-", dir=FOLDER)
-            os.truncate(number, 8 * (LINE + 2 * MOST) * world.world_size)
+    size, memory = 8 * (LINE + 2 * MOST) * world.world_size, None
+    with contextlib.ExitStack() as ending:
+        path = ""
+        with contextlib.suppress(OSError):  # it is full: asked for at once, lest a rank die of it later
+            if world.rank == 0:
+                file = ending.enter_context(tempfile.NamedTemporaryFile(prefix="parallel_tunes-", dir=FOLDER))
+                os.posix_fallocate(file.fileno(), 0, size)
+                path = file.name
         path = world.gather(path)[0]
-        if path is not None:
-            number = os.open(path, os.O_RDWR) if world.rank else number
-            memory = mmap.mmap(number, 0)
-            os.close(number)
-    found = world.gather((memory is not None, os.getpid()))
-    if world.rank == 0 and path is not None:
-        Path(path).unlink()  # what is mapped stays; nothing is left behind, however the ranks end
+        with contextlib.suppress(OSError), Path(path).open("r+b") as stream:  # each container has one of its own
+            memory = mmap.mmap(stream.fileno(), size)
+        found = world.gather((memory is not None, os.getpid()))
+    # The file is gone by now: what is mapped stays, and nothing is left behind, however the ranks end
     if memory is None or not all(has_memory for has_memory, _ in found):
         return None
     return NearSum(memory, world.rank, [process for _, process in found], timeout_s)

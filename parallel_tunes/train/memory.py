@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import resource
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -105,8 +104,7 @@ def settle_batch(wanted: int | str, accumulate: int, trial: Trial, num_train: in
     where = f"the memory of {trial.mesh.world_size} x {trial.mesh.device_name}"
     most = -(-min(num_train, num_train if isinstance(wanted, str) else wanted) // at_once)
     found = largest(trial.fits, most)
-    judge = partial(trial.fits, is_judged=True)
-    if not found or largest(judge, num_windows) < num_windows:
+    if not found or not trial.fits(num_windows, is_judged=True):
         what = f"an evaluation of {num_windows} windows" if found else "a step of one sample a rank"
         raise UserError(f"{what} does not fit into {where}: take smaller model.widths, or a smaller task.crop_s")
     if isinstance(wanted, str):

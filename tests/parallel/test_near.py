@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes import ROOT, launch
 
+from parallel_tunes.parallel import near
 from parallel_tunes.parallel.near import LINE, MOST, NearSum, meet
 
 Value = TypeVar("Value")
@@ -76,10 +77,20 @@ class Loner:
         return [value, cast(Value, self.others.pop(0))]
 
 
-@pytest.mark.parametrize("others", [(False,), (True, None, (False, 1))])
+@pytest.mark.parametrize("others", [(False,), (True, "", (False, 1))])
 def test_where_one_cannot_none_does_and_nothing_is_left(others: tuple[object, ...]) -> None:
     before = set(Path("/dev/shm").iterdir())
     assert meet(Loner(*others), True, 1.0) is None
+    assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def test_where_there_is_no_room_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rank has no memory to share; the others, which have found none, answer as they would."""
+    before = set(Path("/dev/shm").iterdir())
+    monkeypatch.setattr(near, "MOST", 2**45)
+    loner = Loner(True, "", (False, 1))
+    assert meet(loner, True, 1.0) is None
+    assert not loner.others
     assert set(Path("/dev/shm").iterdir()) <= before
 
 
