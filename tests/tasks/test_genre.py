@@ -142,7 +142,7 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
             f"data.root={workshop}/logs/synth/corpus",
             f"data.shards={workshop}/logs/preprocess/corpus",
         ]
-        return ["train", *data, *TINY[1:], "train.num_epochs=6", "train.checkpoint_every=2", f"run.name={name}-4"]
+        return ["train", *data, *TINY[1:], "train.num_epochs=3", "train.checkpoint_every=2", f"run.name={name}-4"]
 
     ptunes(*words("whole"), cwd=workshop, ranks=4)
     command, environment = launch(*words("killed"), ranks=4)
