@@ -187,6 +187,12 @@ def write_corpus_with_faults(
     return reasons
 
 
+def corpus_of(workshop: Path) -> list[str]:
+    """The words for the corpus of a workshop and its shards."""
+    folders = (f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus")
+    return ["data=synthetic", *folders]
+
+
 def door(*words: str, cwd: Path) -> int:
     """Run the door in this process, in a folder; the exit code."""
     from parallel_tunes import __main__

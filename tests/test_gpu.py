@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, door, needs_gpu, ptunes
+from fakes import TINY, corpus_of, door, needs_gpu, ptunes
 
 from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.models.genre_cnn import GenreCNN
@@ -23,8 +23,7 @@ pytestmark = [pytest.mark.gpu, needs_gpu]
 
 
 def words(workshop: Path, name: str, *more: str) -> list[str]:
-    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-    common = ["train", "data=synthetic", *data, *TINY, "train.num_epochs=3", "train.device=cuda"]
+    common = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=3", "train.device=cuda"]
     return [*common, f"run.name={name}", *more]
 
 
@@ -57,7 +56,7 @@ def test_resident_tracks_and_memory_mapped_ones_give_the_same_losses(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, near = train(workshop, "near", "train.precision=fp32")
-    monkeypatch.setattr(Resident, "fits", lambda *_: False)
+    monkeypatch.setattr(Resident, "where_it_fits", lambda *_: None)
     _, far = train(workshop, "far", "train.precision=fp32")
     for one, other in zip(near, far, strict=True):
         assert one["samples"] == other["samples"]

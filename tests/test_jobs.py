@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import TINY, door, ptunes, start, tone, write_audio, write_bad, write_tree
+from fakes import TINY, corpus_of, door, ptunes, start, tone, write_audio, write_bad, write_tree
 
 Door = Callable[..., int]
 
@@ -264,12 +264,18 @@ def test_duplicates_are_reported_and_dropped(run: Door, tmp_path: Path) -> None:
 
 
 def test_a_diverging_training_stops_in_one_line(run: Door, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "data=synthetic",
-        f"data.root={workshop}/logs/synth/corpus",
-        f"data.shards={workshop}/logs/preprocess/corpus",
-    ]
-    assert run("train", *words, *TINY, "train.lr=1e38", "train.warmup=0", "train.precision=fp32", "run.name=a") == 2
+    assert (
+        run(
+            "train",
+            *corpus_of(workshop),
+            *TINY,
+            "train.lr=1e38",
+            "train.warmup=0",
+            "train.precision=fp32",
+            "run.name=a",
+        )
+        == 2
+    )
     assert "lower train.lr" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fakes import TINY, launch, wait_until
+from fakes import TINY, corpus_of, launch, wait_until
 from signing import read_world
 
 from parallel_tunes.parallel import signs
@@ -127,9 +127,8 @@ def test_one_rank_says_it_for_all() -> None:
 def test_a_stopped_rank_ends_the_run_and_is_named(num_ranks: int, victim: int, workshop: Path) -> None:
     """In a real training: after parallel.timeout_s, on one line, and nothing stays behind."""
     name = f"stopped-{victim}"
-    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
     endless = ["train.num_epochs=9999", "train.patience=9999", "parallel.timeout_s=5"]
-    words = ["train", "data=synthetic", *data, *TINY, *endless, f"run.name={name}"]
+    words = ["train", *corpus_of(workshop), *TINY, *endless, f"run.name={name}"]
     # hpc/torchrun.sh has torch keep its store in rank 0, plain torchrun in its own process
     command, environment = launch(*words, ranks=num_ranks)
     if victim == 0:

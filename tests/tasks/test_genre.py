@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from fakes import TINY, door, launch, ptunes
+from fakes import TINY, corpus_of, door, launch, ptunes
 from safetensors.torch import load_file
 
 from parallel_tunes.data.batches import draw_uniform
@@ -107,12 +107,7 @@ def test_the_report_holds_what_its_readers_rely_on(workshop: Path) -> None:
 
 
 def evaluate_words(workshop: Path, name: str) -> list[str]:
-    data = [
-        "data=synthetic",
-        f"data.root={workshop}/logs/synth/corpus",
-        f"data.shards={workshop}/logs/preprocess/corpus",
-    ]
-    return ["evaluate", f"model={workshop}/logs/train/tiny/model", *data, f"run.name={name}"]
+    return ["evaluate", f"model={workshop}/logs/train/tiny/model", *corpus_of(workshop), f"run.name={name}"]
 
 
 def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
@@ -137,12 +132,14 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
     """With the full model, whose gradients fill more than one bucket: from 3 ranks on their order shows in the bits."""
 
     def words(name: str) -> list[str]:
-        data = [
-            "data=synthetic",
-            f"data.root={workshop}/logs/synth/corpus",
-            f"data.shards={workshop}/logs/preprocess/corpus",
+        return [
+            "train",
+            *corpus_of(workshop),
+            *TINY[1:],
+            "train.num_epochs=3",
+            "train.checkpoint_every=2",
+            f"run.name={name}-4",
         ]
-        return ["train", *data, *TINY[1:], "train.num_epochs=3", "train.checkpoint_every=2", f"run.name={name}-4"]
 
     ptunes(*words("whole"), cwd=workshop, ranks=4)
     command, environment = launch(*words("killed"), ranks=4)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from fakes import TINY, door, launch, wait_until
+from fakes import TINY, corpus_of, door, launch, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,8 +23,7 @@ WIDE = ["model.widths=[32,32,32,32]", "task.crop_s=1", "split.train=0.5", "split
 
 
 def words(workshop: Path, name: str, *more: str) -> list[str]:
-    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-    return ["train", "data=synthetic", *data, "train.num_epochs=1", f"run.name={name}", *more]
+    return ["train", *corpus_of(workshop), "train.num_epochs=1", f"run.name={name}", *more]
 
 
 @given(st.integers(0, 3000), st.integers(1, 3000))

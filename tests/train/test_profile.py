@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import ROOT, TINY, door, launch, ptunes
+from fakes import ROOT, TINY, corpus_of, door, launch, ptunes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._C._autograd import _profiler_enabled
@@ -147,8 +147,7 @@ def test_on_a_gpu_its_own_time_counts() -> None:
 
 
 def words(workshop: Path, *more: str) -> list[str]:
-    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-    return ["train", "data=synthetic", *data, *TINY, "train.batch=4", "train.num_epochs=1", *more]
+    return ["train", *corpus_of(workshop), *TINY, "train.batch=4", "train.num_epochs=1", *more]
 
 
 def learnt(folder: Path) -> tuple[bytes, list[Any]]:

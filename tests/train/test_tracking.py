@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
-from fakes import TINY, door, ptunes
+from fakes import TINY, corpus_of, door, ptunes
 
 from parallel_tunes.schema import flatten
 from parallel_tunes.train.disturbance import VARIABLE
@@ -43,8 +43,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(workshop: Path, *more: str) -> list[str]:
-    data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-    return ["train", "data=synthetic", *data, *TINY, "train.num_epochs=3", "run.name=one", *more]
+    return ["train", *corpus_of(workshop), *TINY, "train.num_epochs=3", "run.name=one", *more]
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

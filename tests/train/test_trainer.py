@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, door, launch, ptunes
+from fakes import TINY, corpus_of, door, launch, ptunes
 from safetensors.torch import load_file
 
-WORDS = ["train", "data=synthetic", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
+WORDS = ["train", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
 
 
 def words(workshop: Path, name: str, *more: str) -> list[str]:
     return [
         *WORDS,
-        f"data.root={workshop}/logs/synth/corpus",
-        f"data.shards={workshop}/logs/preprocess/corpus",
+        *corpus_of(workshop),
         f"run.name={name}",
         *more,
     ]
@@ -203,8 +202,8 @@ def test_a_compiled_model_learns_the_same(workshop: Path, tmp_path: Path) -> Non
     for name, more in (("plain", []), ("compiled", ["train.compile=true"])):
         few = ("train.seeds=[3]", "train.num_epochs=1", "model.widths=[4]", "train.precision=fp32")
         # its pool of compilers would be as many more processes that import torch
-        one = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        ptunes(*words(workshop, name, *more, *few, f"run.dir={tmp_path}/{name}"), cwd=workshop, **one)
+        given = words(workshop, name, *more, *few, f"run.dir={tmp_path}/{name}")
+        ptunes(*given, cwd=workshop, TORCHINDUCTOR_COMPILE_THREADS="1")
         runs[name] = outcome(tmp_path / name)[2]
     for one, other in zip(runs["plain"], runs["compiled"], strict=True):
         assert one["samples"] == other["samples"]

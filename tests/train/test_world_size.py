@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, door, ptunes
+from fakes import TINY, corpus_of, door, ptunes
 from torch import Tensor
 
 from parallel_tunes.train.learner import Batch, Mixed
@@ -27,8 +27,7 @@ def curve(workshop: Path) -> Callable[..., list[Row]]:
         key = (str(ranks), *more)
         if key not in done:
             name = f"world-{len(done)}"
-            data = [f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus"]
-            words = ["train", "data=synthetic", *data, *TINY, *ALL_DRAWS, "train.batch=7", "train.num_epochs=9"]
+            words = ["train", *corpus_of(workshop), *TINY, *ALL_DRAWS, "train.batch=7", "train.num_epochs=9"]
             if ranks > 1:
                 ptunes(*words, *more, f"run.name={name}", cwd=workshop, ranks=ranks)
             else:
