@@ -111,12 +111,23 @@ def combine(count: int, mean: Tensor, squares: Tensor, ranks: Ranks) -> tuple[Te
     of squared deviations, all float64. Each rank combines them (Chan, Golub & LeVeque 1979) in the same order: to the same bits.
     """
     width = len(mean)
-    rows = mean.new_zeros(ranks.world_size, 1 + 2 * width)
-    rows[ranks.rank] = torch.cat([mean.new_full((1,), count), mean, squares])
-    counts, means, all_squares = torch.split(ranks.sum(rows), [1, width, width], 1)  # a gathering: the others add zeros
+    rows = _gather(torch.cat([mean.new_full((1,), count), mean, squares]), ranks)
+    counts, means, all_squares = torch.split(rows, [1, width, width], 1)
     total = counts.sum(0)
     mean = (counts * means).sum(0) / total
     return total, mean, (all_squares + counts * (means - mean) ** 2).sum(0) / total
+
+
+def sum_in_order(values: Tensor, ranks: Ranks) -> Tensor:
+    """The sum of `values` over all ranks, added in their order: the same bits whatever brings them together."""
+    return _gather(values, ranks).sum(0)
+
+
+def _gather(values: Tensor, ranks: Ranks) -> Tensor:
+    """Those of each rank, (world_size, …): a sum to which each adds zeros for the others."""
+    rows = values.new_zeros(ranks.world_size, *values.shape)
+    rows[ranks.rank] = values
+    return ranks.sum(rows)
 
 
 class _Normalise(torch.autograd.Function):
@@ -142,7 +153,7 @@ class _Normalise(torch.autograd.Function):
         scale = torch.rsqrt(variance + ctx.eps)
         add_up = torch.ops.aten.native_batch_norm_backward  # dy x̂ and dy over this rank
         _, dweight, dbias = add_up(dy, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True])
-        sums = ctx.ranks.sum(torch.stack([dweight * scale, dbias]).double())
+        sums = sum_in_order(torch.stack([dweight * scale, dbias]).double(), ctx.ranks)
         slope, shift = (sums * (weight * scale / count)).to(mean.dtype)
         slope = slope.to(x.dtype)
         # with only one new tensor: on a CPU its page faults cost more than the arithmetic

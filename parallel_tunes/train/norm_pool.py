@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from parallel_tunes.lanes import LANES, compile_of, load, maximum, pick, splat, store
-from parallel_tunes.parallel.batch_norm import ALONE, SyncBatchNorm2d, combine
+from parallel_tunes.parallel.batch_norm import ALONE, SyncBatchNorm2d, combine, sum_in_order
 
 compiled = compile_of(__file__)
 Model = TypeVar("Model", bound=nn.Module)
@@ -240,7 +240,7 @@ class _NormPool(torch.autograd.Function):
         dbias, products = torch.from_numpy(sums.sum(0))
         dweight = (products + dbias * (centre - mean)) * inverse
         # as in SyncBatchNorm2d: the gradient of the loss of all ranks, whose statistics they share
-        slope, level = ctx.norm.ranks.sum(torch.stack([dweight * inverse, dbias])) / count
+        slope, level = sum_in_order(torch.stack([dweight * inverse, dbias]), ctx.norm.ranks) / count
         scale = weight.double() * inverse
         factors = torch.stack([scale, scale * slope, scale * (level - slope * mean)]).float()
         dx = torch.empty_like(x, memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from parallel_tunes.lanes import LANES, add_lanes, compile_of, load, maximum, pick, splat
-from parallel_tunes.parallel.batch_norm import combine
+from parallel_tunes.parallel.batch_norm import combine, sum_in_order
 from parallel_tunes.train import norm_pool
 from parallel_tunes.train.norm_pool import NormPool, add_vector, find_corners, flat, keep_own, share, store_largest
 
@@ -240,7 +240,7 @@ class _StemPool(torch.autograd.Function):
         w = kernel.double().reshape(len(kernel), PLACES)
         inverse = torch.rsqrt(variance + ctx.norm.eps)
         dweight = ((w * products).sum(1) - mean * dbias) * inverse
-        tilt, level = ctx.norm.ranks.sum(torch.stack([dweight * inverse, dbias])) / count
+        tilt, level = sum_in_order(torch.stack([dweight * inverse, dbias]), ctx.norm.ranks) / count
         scale = (weight.double() * inverse)[:, None]
         level = (level - tilt * mean)[:, None]
         dw = scale * (products - tilt[:, None] * (w @ correlations) - level * total)
