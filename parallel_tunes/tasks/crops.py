@@ -31,17 +31,19 @@ class CropSource:
         seed: seed of the order, the crops and all other draws.
         mixup: alpha of the Beta distribution of the shares that samples are mixed by; 0 mixes none.
 
+        resident: the tracks on the device that is trained on; otherwise they are read from their memory-mapped shards.
+
     Attributes:
-        resident: the tracks on the GPU that is trained on, where they fit there; otherwise they stay memory-mapped.
         log_mel: what the spectrograms of the crops are to be made with; None where the crops are spectrograms already.
     """
 
     def __init__(
         self, shards: ShardSet, rows: dict[str, Ids], classes: list[str], *,
         window: int, overlap: float, mesh: Mesh, batch: int = 1, seed: int = 0, mixup: float = 0.0,
+        resident: Resident | None = None,
     ) -> None:  # fmt: skip
         self.shards, self.rows, self.mesh, self.seed = shards, rows, mesh, seed
-        self.window, self.overlap, self.mixup = window, overlap, mixup
+        self.window, self.overlap, self.mixup, self.resident = window, overlap, mixup, resident
         features = build(FeaturesConfig, shards.manifest["features"])
         self.log_mel = front_end.definition(features) if features.kind == "waveform" else None
         self.gains = shards.index["gain"].to_numpy(np.float32)
@@ -51,10 +53,6 @@ class CropSource:
         self.labels = shards.index["label"].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
         self.batches = Batches(rows["train"], batch=batch, seed=seed) if "train" in rows else None
         self.num_steps = self.batches.num_steps if self.batches else 0
-        every = np.unique(np.concatenate(list(rows.values())))
-        self.resident: Resident | None = None
-        if Resident.fits(shards, every, mesh.device):
-            self.resident = Resident(shards, every, mesh.device, is_filled=self.log_mel is None)
 
     def train(self, epoch: int, from_step: int) -> Iterator[Batch]:
         """This rank's parts of an epoch's global batches."""

@@ -17,6 +17,7 @@ from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, to_plain
 from parallel_tunes.tasks.crops import CropSource
+from parallel_tunes.tasks.resident import Resident
 
 
 def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
@@ -42,6 +43,7 @@ class Plan:
     rows: dict[str, Ids]
     classes: list[str]
     facts: dict[str, Any]  # for model.json
+    resident: Resident | None  # the tracks on the GPU, where they fit there
 
     def source(self, cfg: TrainJob, mesh: Mesh, *, batch: int, seed: int) -> CropSource:
         """The data as one of the trainings sees it."""
@@ -49,6 +51,7 @@ class Plan:
         return CropSource(
             self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh,
             batch=batch, seed=seed, mixup=cfg.augment.mixup,
+            resident=self.resident,
         )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     }
     sizes = ", ".join(f"{len(part)} {name}" for name, part in rows.items())
     run.log(f"{split.kind} split: {sizes} tracks; {len(classes)} labels")
-    return Plan(shards, split, rows, classes, facts)
+    return Plan(shards, split, rows, classes, facts, Resident.where_it_fits(shards, rows, mesh.device))
 
 
 def known_rows(rows: dict[str, Ids], labels: NDArray[np.object_], classes: list[str], run: Run) -> dict[str, Ids]:

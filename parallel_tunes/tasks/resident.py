@@ -36,13 +36,16 @@ class Resident:
                 fills[row] = track.min()
         self.fills = fills.to(device)
 
-    @staticmethod
-    def fits(shards: ShardSet, rows: Ids, device: torch.device) -> bool:
-        """Whether this is a GPU with room for them."""
-        if device.type != "cuda" or not len(rows):
-            return False
-        width = np.array(shards.read(int(rows[0]), 0, 1)).nbytes
-        return bool(shards.num_rows[rows].sum() * width < SHARE * torch.cuda.mem_get_info(device)[0])
+    @classmethod
+    def where_it_fits(cls, shards: ShardSet, rows: dict[str, Ids], device: torch.device) -> Resident | None:
+        """The tracks of all splits, if this is a GPU with room for them."""
+        if device.type != "cuda":
+            return None
+        every = np.concatenate(list(rows.values()))
+        width = np.array(shards.read(int(every[0]), 0, 1)).nbytes
+        has_room = shards.num_rows[every].sum() * width < SHARE * torch.cuda.mem_get_info(device)[0]
+        is_filled = shards.manifest["features"]["kind"] == "logmel"
+        return cls(shards, every, device, is_filled=is_filled) if has_room else None
 
     def cut(self, rows: Ids, starts: Ids, num: int) -> Tensor:
         """`num` frames or samples of each of some tracks, from `starts` on: (num_crops, num, …), on the device."""
