@@ -126,7 +126,7 @@ def lightning_loop(work: Work, hold: Hold) -> None:
     """A module for Lightning's Trainer, as its first pages show it: its defaults, and bf16-mixed."""
     lightning: Any = importlib.import_module("lightning")
 
-    # an optional extra has no types where it is not installed: mypy must not ask for those of its classes
+    # an optional extra, imported when it is there: to mypy its classes are Any, which may not be inherited from
     class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -141,7 +141,8 @@ def lightning_loop(work: Work, hold: Hold) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=LR)
 
-    class Held(lightning.Callback):  # type: ignore[misc]  # likewise
+    # likewise
+    class Held(lightning.Callback):  # type: ignore[misc]
         def on_train_epoch_start(self, *_: Any) -> None:
             hold.__enter__()
 

@@ -111,11 +111,9 @@ class Mesh:
         if device == "cuda" and self.local_world_size > num_gpus:
             raise UserError(f"{self.local_world_size} ranks for {num_gpus} GPUs: one rank a GPU, or train.device=cpu")
         self._device = torch.device(device, self.local_rank) if device == "cuda" else torch.device("cpu")
-        has_cores = False
         if device == "cuda":
             torch.cuda.set_device(self._device)
-        else:
-            has_cores = take_cores(self.local_rank, self.local_world_size, torch.get_num_threads())
+        has_cores = device == "cpu" and take_cores(self.local_rank, self.local_world_size, torch.get_num_threads())
         if self.world_size > 1:
             import torch.distributed as dist
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import psutil
+
+from parallel_tunes.parallel.signs import GONE, status_of
 
 if TYPE_CHECKING:
     import torch
@@ -102,17 +103,9 @@ class NearSum:
                 if self._counts[LINE * rank] >= self._round:
                     return
                 time.sleep(NAP_S)
-            if not is_alive(self._processes[rank]):
+            if status_of(self._processes[rank]) in GONE:
                 raise RuntimeError(f"rank {rank}: connection closed by peer")
         raise RuntimeError(f"rank {rank}: Timed out waiting {self._timeout_s:g} s")
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process is there and has not ended; it may be stopped."""
-    try:
-        return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def meet(world: World, has_cores: bool, timeout_s: float) -> NearSum | None:

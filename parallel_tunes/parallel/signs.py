@@ -31,8 +31,17 @@ LATE = "answers, but has kept the others waiting for longer than parallel.timeou
 CAUSES = ((DIED, STOPPED, SILENT), (ENDED,), (LATE,))
 WAITS = "waits in vain as well"
 NEVER = HERE, 0.0
+GONE = psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD
 
 Address = tuple[str, int]
+
+
+def status_of(process: int) -> str:
+    """How a process of this machine is, in psutil's words."""
+    try:
+        return psutil.Process(process).status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,7 @@ class Place:
         """How its process is, in psutil's words; None where that cannot be seen: another torchrun has started it."""
         if (self.host, self.parent) != (platform.node(), os.getppid()):
             return None
-        try:
-            return psutil.Process(self.process).status()
-        except psutil.NoSuchProcess:
-            return psutil.STATUS_DEAD
+        return status_of(self.process)
 
 
 class Signs:
@@ -144,7 +150,7 @@ class Signs:
         if word != HERE:
             return ENDED if word == LEFT else WAITS
         status = place.status()
-        if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        if status in GONE:
             return DIED
         if status == psutil.STATUS_STOPPED:
             return STOPPED

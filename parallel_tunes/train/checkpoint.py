@@ -40,9 +40,8 @@ class Writer:
         """
         if self.run.is_writer:
             failed = any(written.done() and written.exception() for written in self._pending)
-            if (
-                failed or len(self._pending) >= KEEP
-            ):  # the disk is slower than the training: no more than that in memory
+            # where the disk is slower than the training, no more than so many in memory
+            if failed or len(self._pending) >= KEEP:
                 self.wait()
             written = self._written[name.partition("-")[0]]
             taken = snapshot(state, written.pop() if written else None)

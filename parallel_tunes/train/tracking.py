@@ -13,7 +13,7 @@ from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, flatten
-from parallel_tunes.train.trackers import OPEN, Point, Tracker, mlflow_uri, require
+from parallel_tunes.train.trackers import OPEN, Point, Tracker, mlflow_uri
 
 PATIENCE_S = 15.0  # at the end of a job, for a server that has not yet taken everything
 UNTOLD = ("seed", "epoch", "step", "train.n", "valid.n")  # what a row's curves do without
@@ -114,11 +114,10 @@ def follow(cfg: TrainConfig, run: Run, mesh: Mesh, run_ids: Mapping[str, str]) -
         Those, and the ids of runs begun now.
 
     Raises:
-        UserError: a tracker is not installed; or it refuses or does not answer, and there is no run to go on with.
+        UserError: a tracker refuses or does not answer, and there is no run to go on with.
     """
 
     def begin() -> dict[str, str]:
-        require(cfg.track)
         ids = dict(run_ids)
         for name in sorted(set(cfg.track)):
             try:
