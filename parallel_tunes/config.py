@@ -28,6 +28,10 @@ class ParallelConfig:
         "where engines run: on this machine, or on Slurm's nodes, as a step of this job or as a job of their own",
         choices=("local", "slurm"),
     )
+    ddp: str = key(
+        "auto: gradients go through DistributedDataParallel where there are several ranks; always: with one too, to see what it costs",
+        choices=("auto", "always"),
+    )
     timeout_s: float = key("how long a rank waits for the others in a collective, seconds", low=1)
 
 

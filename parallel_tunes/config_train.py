@@ -40,6 +40,10 @@ class TrainConfig:
     lr_batch: int = key("the batch that train.lr is meant for", low=1)
     weight_decay: float = key("AdamW's decoupled weight decay", low=0)
     warmup: float = key("share of all steps over which the learning rate rises; then a cosine to zero", low=0, high=1)
+    max_steps: int | None = key(
+        "most steps of a seed's training; the learning rate follows num_epochs all the same", low=1
+    )
+    target: float | None = key("stop once the validation accuracy has reached this", low=0, high=1)
     patience: int = key("stop after this many epochs without a lower validation loss", low=1)
     seeds: tuple[int, ...] = key("one training for each; the report gives their mean", low=0)
     precision: str = key(
@@ -54,6 +58,10 @@ class TrainConfig:
     profile: bool = key(
         "record some steps with torch.profiler: a trace of each rank, and a table of where the time goes"
     )
+    timing: int = key(
+        "before the training, time so many windows of steps; what they learn is thrown away; 0: none", low=0
+    )
+    timing_s: float = key("length of such a window, seconds", low=0.01, high=3600)
 
 
 @dataclass(frozen=True, kw_only=True)

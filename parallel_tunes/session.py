@@ -88,7 +88,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
     if mesh.world_size > 1 and not job.on_ranks:
         raise UserError(f"{name} runs in one process: start it without torchrun")
     if job.group and not nested:
-        mesh.start(getattr(cfg, job.group).device, cfg.parallel.timeout_s if hasattr(cfg, "parallel") else 600.0)
+        how = {"timeout_s": cfg.parallel.timeout_s, "ddp": cfg.parallel.ddp} if hasattr(cfg, "parallel") else {}
+        mesh.start(getattr(cfg, job.group).device, **{"timeout_s": 600.0, **how})
     started = mesh.on_first(lambda: mesh.started)
     run_name = cfg.run.name or (names.name_by_time(time.time()) if job.fresh else None)
     folder = mesh.on_first(lambda: names.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
@@ -166,7 +167,7 @@ def _carry_out(job: Job, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
     except Exception as caught:
         ended = mesh.explain(_explain(caught, run))
         status, cause = "failed", f"{type(ended).__name__}: {ended}"
-        facts = {"reason": cause}
+        facts = {"reason": cause, **getattr(ended, "facts", {})}
     publish = facts.pop("publish", None)
     with contextlib.suppress(OSError, UserError) if ended else contextlib.nullcontext():
         run.history.end(status, cause)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import psutil
 
 from parallel_tunes.parallel import slurm
-from parallel_tunes.parallel.errors import LOST, RankLost, is_out_of_memory
+from parallel_tunes.parallel.errors import LOST, OutOfMemory, RankLost, is_out_of_memory
 from parallel_tunes.parallel.processor import take_cores
 from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
 from parallel_tunes.schema import UserError
@@ -40,6 +40,7 @@ class Mesh:
         self._signs: Signs | None = None
         self._near: NearSum | None = None
         self._has_lost = False  # another rank
+        self._is_apart = False  # from the ranks of its process group
 
     def check(self) -> None:
         """Refuse a world other than the one that was asked for: ranks that train alone would all write one run.
@@ -93,8 +94,11 @@ class Mesh:
             return torch.cuda.max_memory_allocated(self._device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
-    def start(self, device: str, timeout_s: float) -> None:
+    def start(self, device: str, timeout_s: float, *, ddp: str = "auto") -> None:
         """Choose the device (`auto`, `cpu` or `cuda`) and, in a larger world, meet the other ranks.
+
+        Args:
+            ddp: always: a world of one too has its collectives, and DistributedDataParallel.
 
         Raises:
             UserError: a GPU is asked for and there is none for this rank.
@@ -114,6 +118,8 @@ class Mesh:
         if device == "cuda":
             torch.cuda.set_device(self._device)
         has_cores = device == "cpu" and take_cores(self.local_rank, self.local_world_size, torch.get_num_threads())
+        # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         if self.world_size > 1:
             import torch.distributed as dist
 
@@ -121,8 +127,6 @@ class Mesh:
 
             if "GLOO_SOCKET_IFNAME" not in os.environ and self.local_world_size < self.world_size:
                 os.environ["GLOO_SOCKET_IFNAME"] = slurm.interface_towards(os.environ["MASTER_ADDR"])
-            # CPU tensors always go through gloo: flags and sums need no GPU synchronisation
-            backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             host = os.environ["MASTER_ADDR"] if self.local_world_size < self.world_size else "127.0.0.1"
             signs = Signs(self.rank, slurm.address_towards(host), timeout_s)
             try:
@@ -133,6 +137,11 @@ class Mesh:
             self._signs = signs
             if self.local_world_size == self.world_size:
                 self._near = meet(self, has_cores, timeout_s)
+        elif ddp == "always":
+            import torch.distributed as dist
+
+            store = dist.HashStore()  # type: ignore[attr-defined]  # torch's stubs leave it out
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
     def stop(self) -> None:
         """Leave the other ranks. Those that are stopped are killed if this one is lost without them."""
@@ -140,7 +149,7 @@ class Mesh:
             self._signs.end()
         if self._has_lost and self.launch:
             kill_stopped_siblings("RANK")  # they heed no SIGTERM: torchrun would do it itself, after half a minute
-        if self._in_company():
+        if self.in_company:
             import torch.distributed as dist
 
             dist.destroy_process_group()
@@ -161,14 +170,14 @@ class Mesh:
     def apart(self) -> Mesh:
         """This rank as a world of one, on the same device."""
         one = Mesh()
-        one.rank, one.world_size, one._device = 0, 1, self._device
+        one.rank, one.world_size, one._device, one._is_apart = 0, 1, self._device, True
         return one
 
     def _leave(self, error: Exception) -> Exception:
         """What to raise where this rank alone cannot go on, for want of memory: it says so, and the others lose it."""
         text = f"out of memory on {self.device_name}: take a smaller batch or model, or ask for more memory"
         if self._signs is None:
-            explained: Exception = UserError(text)
+            explained: Exception = OutOfMemory(text, self.peak_memory_mib)
         else:
             self._signs.claim()
             explained = self._lose(f"rank {self.rank}: {text}", is_to_say=True)
@@ -189,13 +198,15 @@ class Mesh:
 
     def wait(self) -> None:
         """Until all ranks are here."""
-        if self._in_company():
+        if self.in_company:
             import torch.distributed as dist
 
             dist.barrier()
 
-    def _in_company(self) -> bool:
-        if self.world_size == 1:
+    @property
+    def in_company(self) -> bool:
+        """Whether there are collectives to take part in, if only with itself; `start` begins them."""
+        if self._is_apart or "torch.distributed" not in sys.modules:
             return False
         import torch.distributed as dist
 
@@ -205,7 +216,7 @@ class Mesh:
         """The sum of `tensor` over all ranks, on every rank; in place."""
         if self._near and self._near.fits(tensor):
             self._near.sum(tensor)
-        elif self._in_company():
+        elif self.in_company:
             import torch.distributed as dist
 
             dist.all_reduce(tensor)
@@ -213,14 +224,14 @@ class Mesh:
 
     def from_first(self, tensor: torch.Tensor) -> None:
         """Overwrite `tensor` with that of rank 0."""
-        if self._in_company():
+        if self.in_company:
             import torch.distributed as dist
 
             dist.broadcast(tensor, src=0)
 
     def agree(self, *flags: bool) -> list[bool]:
         """Whether each flag is set on any rank; the same answers on every rank."""
-        if not self._in_company():
+        if not self.in_company:
             return list(flags)
         import torch
 
@@ -228,7 +239,7 @@ class Mesh:
 
     def largest(self, value: float) -> float:
         """The largest `value` of all ranks, on every rank."""
-        if not self._in_company():
+        if not self.in_company:
             return value
         import torch
         import torch.distributed as dist
@@ -239,7 +250,7 @@ class Mesh:
 
     def gather(self, value: Value) -> list[Value]:
         """The `value` of every rank, in their order, on every rank."""
-        if not self._in_company():
+        if not self.in_company:
             return [value]
         import torch.distributed as dist
 
@@ -249,7 +260,7 @@ class Mesh:
 
     def on_first(self, act: Callable[[], Value]) -> Value:
         """What `act` returns on rank 0, or the UserError it raises there, on every rank."""
-        if not self._in_company():
+        if not self.in_company:
             return act()
         import torch.distributed as dist
 
@@ -270,7 +281,7 @@ class Mesh:
         Args:
             is_static: whether every pass goes through the same layers and ends with the averaging.
         """
-        if not self._in_company():
+        if not self.in_company:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
@@ -281,7 +292,7 @@ class Mesh:
 
     def alone(self, model: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
         """Within the block, gradients of a `data_parallel` model add up on each rank; the first pass after it averages them."""
-        if not self._in_company():
+        if not self.in_company:
             return contextlib.nullcontext()
         from torch.nn.parallel import DistributedDataParallel
 

@@ -21,6 +21,7 @@ from parallel_tunes.train import checkpoint, memory, metrics, model_folder, trac
 from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
 from parallel_tunes.train.profile import Profile, read_profile
 from parallel_tunes.train.stopwatch import Stopwatch
+from parallel_tunes.train.timing import read_timing
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
     """
     made = plan(cfg, shards, mesh, run)
-    more = [name for name in ("compile", "profile") if getattr(cfg.train, name)]
+    more = [name for name in ("compile", "profile", "timing") if getattr(cfg.train, name)]
     watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint", *more)
     fitted = fit_seeds(cfg, made, mesh, run, watch)
     if fitted is None:
@@ -133,7 +134,19 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "split": describe_split(made),
         "judged": fitted.judged,
         **read_profile(run),
+        **read_timing(run),
+        **({} if cfg.train.target is None else {"target": find_target(cfg.train.target, seeds, run)}),
     }
+
+
+def find_target(wanted: float, seeds: list[int], run: Run) -> dict[str, Any]:
+    """When each seed's validation accuracy had reached what was wanted: epochs and seconds of training; None where it never did."""
+    found = dict[int, tuple[int, float]]()
+    for row in run.rows():
+        if row["valid"] and row["valid"]["accuracy"] >= wanted:
+            found.setdefault(row["seed"], (row["epoch"] + 1, row["seconds"]))
+    epochs, seconds = zip(*(found.get(seed, (None, None)) for seed in seeds), strict=True)
+    return {"accuracy": wanted, "epochs": list(epochs), "seconds": list(seconds)}
 
 
 def median_rate(run: Run) -> float | None:

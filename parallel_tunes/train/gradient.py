@@ -137,8 +137,9 @@ class GradientLearner(Frozen):
             model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel,
             dtype=torch.float64 if self.precision == "fp64" else torch.float32, fused=not cfg.compile,
         )  # fmt: skip
+        self.ranks = MarkedRanks(mesh)
         if norm == "sync" and mesh.world_size > 1:
-            synchronise(self.model, mesh if cfg.compile else MarkedRanks(mesh))
+            synchronise(self.model, mesh if cfg.compile else self.ranks)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         # a static graph may be told from the first pass alone only where every pass synchronises
@@ -197,13 +198,14 @@ class GradientLearner(Frozen):
             torch.autograd.backward(loss)
         return sums
 
-    def step(self, batch: Batch, step: int) -> Sums:
+    def step(self, batch: Batch, step: int, *, is_shared: bool = True) -> Sums:
         """One optimizer step on this rank's part of a global batch; sums over that part."""
         self.optimizer.zero_grad(set_to_none=True)
         *parts, last = batch.split(self.cfg.accumulate, self.mesh.world_size)
         with self.mesh.alone(self.parallel):
             before = [self._backward(part) for part in parts]
-        sums = self._backward(last)
+        with contextlib.nullcontext() if is_shared else self.mesh.alone(self.parallel):
+            sums = self._backward(last)
         for part_sums in before:
             sums += part_sums
         for group in self.optimizer.param_groups:
@@ -212,6 +214,19 @@ class GradientLearner(Frozen):
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return sums
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """This rank's gradient of a batch's loss, flat, as DDP would take it in: its mean over the ranks is that of the whole."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.mesh.alone(self.parallel):
+            self._backward(batch)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.model.parameters()]
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.cat([part.flatten() for part in parts]) / self.scaler.get_scale()
+
+    def waited_s(self) -> float:
+        """Seconds that the passes so far have waited for other ranks, gradients aside."""
+        return self.ranks.waited_s
 
     def settle(self, batch: Batch) -> None:
         """Two steps whose gradients are thrown away.

@@ -160,8 +160,19 @@ class Judge(Protocol):
 class Learner(Judge, Protocol):
     """What is trained: it steps on batches; its state is plain tensors and numbers."""
 
-    def step(self, batch: Batch, step: int) -> Sums:
-        """Learn from this rank's part of a global batch; `step` counts from 0 over the whole training."""
+    def step(self, batch: Batch, step: int, *, is_shared: bool = True) -> Sums:
+        """Learn from this rank's part of a global batch; `step` counts from 0 over the whole training.
+
+        Without `is_shared` gradients stay on their ranks, which then learn different things: to see what sharing them costs.
+        """
+        ...
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """What this rank's part of a batch would have it learn, flat; the mean over the ranks is that of the whole batch."""
+        ...
+
+    def waited_s(self) -> float:
+        """Seconds that the steps so far have waited for other ranks, but for their gradients."""
         ...
 
     def settle(self, batch: Batch) -> None:

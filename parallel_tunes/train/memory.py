@@ -11,9 +11,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from parallel_tunes.parallel.errors import is_out_of_memory
+from parallel_tunes.parallel.errors import OutOfMemory, is_out_of_memory
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.schema import UserError
 from parallel_tunes.train.learner import Batch, Learner
 
 MARGIN = 0.8  # a batch chosen here takes so much of what would fit: allocators keep more than is in use
@@ -47,7 +46,9 @@ class Trial:
     def __init__(self, learner: Learner, batch: Batch, mesh: Mesh) -> None:
         self.learner, self.batch, self.mesh = learner, batch, mesh
         self._rest = COPIES * sum(tensor.nbytes for tensor in learner.weights().values())
+        self.peak_mib = 0.0  # that any of them has taken, or, on a CPU, would take
         self._most: dict[bool, float] = {}  # samples for which there is memory on a CPU, in a step or in an evaluation
+        self._before, self._sample = 0, dict[bool, float]()  # bytes that are taken already, and by each sample more
 
     def fits(self, num: int, *, is_judged: bool = False) -> bool:
         """Whether a step, or an evaluation, of so many samples goes through on each rank; the same answer on all of them."""
@@ -55,6 +56,7 @@ class Trial:
             if is_judged not in self._most:
                 self._most[is_judged] = self._reckon(is_judged)
             goes = num <= self._most[is_judged]
+            self.peak_mib = max(self.peak_mib, (self._before + num * self._sample[is_judged]) / 2**20)
         else:
             goes = self._goes_through(num, is_judged)
         (any_failed,) = self.mesh.agree(not goes)
@@ -63,10 +65,11 @@ class Trial:
     def _reckon(self, is_judged: bool) -> float:
         hand_back()
         before, left = psutil.Process().memory_info().rss, available_bytes(self.mesh.local_world_size)
+        self._before, self._sample[is_judged] = before, 0.0
         for num in (FEW, 1):
             reset_peak()
             if self._goes_through(num, is_judged):
-                sample = max(peak_bytes() - before, 1) / num
+                self._sample[is_judged] = sample = max(peak_bytes() - before, 1) / num
                 hand_back()
                 reset_peak()  # the training's own is what its report tells
                 return max(left / sample, num)
@@ -84,6 +87,7 @@ class Trial:
             return False
         finally:
             if self.mesh.device.type == "cuda":
+                self.peak_mib = max(self.peak_mib, self.mesh.peak_memory_mib)
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
         return True
@@ -98,22 +102,24 @@ def settle_batch(wanted: int | str, accumulate: int, trial: Trial, num_train: in
         num_windows: that are judged at once.
 
     Raises:
-        UserError: it does not fit; with what would.
+        OutOfMemory: it does not fit; with what would.
     """
     at_once = trial.mesh.world_size * accumulate  # samples of the batch for each one that is in memory
     where = f"the memory of {trial.mesh.world_size} x {trial.mesh.device_name}"
     most = -(-min(num_train, num_train if isinstance(wanted, str) else wanted) // at_once)
     found = largest(trial.fits, most)
+    peak_mib = trial.mesh.largest(trial.peak_mib)
     if not found or not trial.fits(num_windows, is_judged=True):
         what = f"an evaluation of {num_windows} windows" if found else "a step of one sample a rank"
-        raise UserError(f"{what} does not fit into {where}: take smaller model.widths, or a smaller task.crop_s")
+        raise OutOfMemory(
+            f"{what} does not fit into {where}: take smaller model.widths, or a smaller task.crop_s", peak_mib
+        )
     if isinstance(wanted, str):
         return min((found if found == most else max(int(found * MARGIN), 1)) * at_once, num_train)
     if found < most:
         parts = -(-most * accumulate // found)
-        raise UserError(
-            f"train.batch={wanted}: does not fit into {where}; train.batch={found * at_once} would, or train.accumulate={parts}"
-        )
+        text = f"train.batch={wanted}: does not fit into {where}; train.batch={found * at_once} would, or train.accumulate={parts}"
+        raise OutOfMemory(text, peak_mib)
     return wanted
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import tempfile
+import time
 from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
@@ -38,15 +39,23 @@ def mark(name: str) -> contextlib.AbstractContextManager[Any]:
 
 
 class MarkedRanks:
-    """A mesh for synchronised batch norms, whose sums are ranges of the trace: there a rank waits within its passes."""
+    """A mesh for synchronised batch norms, whose sums are ranges of the trace: there a rank waits within its passes.
+
+    Attributes:
+        waited_s: seconds spent in them so far; of a GPU, which works them off later, only what they took to order.
+    """
 
     def __init__(self, mesh: Mesh) -> None:
         self.rank, self.world_size, self._mesh = mesh.rank, mesh.world_size, mesh
+        self.waited_s = 0.0
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of `tensor` over all ranks, on every rank; in place."""
+        began = time.perf_counter()
         with mark("all_reduce"):
-            return self._mesh.sum(tensor)
+            summed = self._mesh.sum(tensor)
+        self.waited_s += time.perf_counter() - began
+        return summed
 
 
 class Profile:

@@ -19,7 +19,7 @@ from parallel_tunes.data.batches import make_ahead
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
-from parallel_tunes.train import checkpoint, metrics
+from parallel_tunes.train import checkpoint, metrics, timing
 from parallel_tunes.train.disturbance import VARIABLE, Disturbance
 from parallel_tunes.train.learner import Judge, Learner, Source, Sums
 from parallel_tunes.train.profile import Profile
@@ -44,6 +44,7 @@ class Progress:
     best_epoch: int = -1
     fitted: bool = False  # this seed is done
     batch: int = 0  # the global one; it stays what it was at the start, wherever the run goes on
+    seconds: float = 0.0  # that this seed has been trained for, evaluations and checkpoints included, starts not
     sums: list[int] = field(default_factory=lambda: list(NOTHING))  # of the epoch so far, over all ranks
     run_ids: dict[str, str] = field(default_factory=dict)  # of the trackers' runs, which a requeued job goes on with
 
@@ -77,6 +78,7 @@ class Trainer:
         self.disturbance = Disturbance(os.environ.get(VARIABLE, ""), is_first=mesh.is_first, is_last=is_last)
         self.writer = checkpoint.Writer(run, self.disturbance)
         self.saved_at, self.has_saved = time.monotonic(), progress.total_step > 0
+        self.began = 0.0  # when it would have, had it not been interrupted
 
     def fit(self, state: dict[str, Any] | None) -> bool:
         """Train from a learner's `state`, or from the start; True when done, False when asked to stop."""
@@ -92,6 +94,7 @@ class Trainer:
 
     def _fit_epochs(self, state: dict[str, Any] | None) -> bool:
         self._prepare(state)
+        self.began = time.perf_counter() - self.progress.seconds
         if self.progress.run_ids and not self.has_saved:
             self.save()  # so that a run killed before its first checkpoint leaves no half-begun one with its trackers
         for epoch in range(self.progress.epoch, self.cfg.num_epochs):
@@ -101,7 +104,7 @@ class Trainer:
                 return False
             seen = Sums(self.mesh.sum(seen.values.cpu()))
             self.watch.lap("comm")
-            share_done = 1 - from_step / self.source.num_steps
+            share_done = 1 - from_step / max(self.progress.step, 1)
             if self._close_epoch(epoch, seen, seen.means()["n"] * share_done / (time.perf_counter() - began)):
                 break
         return True
@@ -131,7 +134,13 @@ class Trainer:
                     self.save()
                 if stop:
                     return True
+                if self._has_all_steps(epoch):
+                    break
         return False
+
+    def _has_all_steps(self, epoch: int) -> bool:
+        most = self.cfg.max_steps
+        return most is not None and epoch * self.source.num_steps + self.progress.step >= most
 
     def _is_read(self, step: int) -> bool:
         """Whether the sums are looked at after a step: a GPU is not made to wait for that each time."""
@@ -146,12 +155,18 @@ class Trainer:
     def _prepare(self, state: dict[str, Any] | None) -> None:
         """Bring the learner to where the run is, past what a fresh process does differently."""
         state = self.learner.state() if state is None else state
-        if self.mesh.world_size > 1 or self.cfg.compile:
-            state = checkpoint.snapshot(state)
+        is_timed = self.cfg.timing > 0 and not self.mesh.on_first(lambda: timing.read_timing(self.run))
+        if self.mesh.world_size > 1 or self.cfg.compile or is_timed:
+            state, began = checkpoint.snapshot(state), time.perf_counter()
             self.learner.settle(next(self.source.train(self.progress.epoch, 0)))
+            self.watch.lap("compile" if self.cfg.compile else "compute")
+        if is_timed:
+            rehearsal = timing.Rehearsal(self.learner, self.source, self.cfg, self.mesh)
+            rehearsal.carry_out(self.run, first_steps_s=time.perf_counter() - began)
+            self.watch.lap("timing")
         self.learner.load(state)
         self.disturbance.begin(self.progress.total_step)
-        self.watch.lap("compile" if self.cfg.compile else "compute")
+        self.watch.lap("compute")
 
     def _checkpoint_is_due(self) -> bool:
         """By steps, on every rank alike, or by the clock of rank 0; the end of an epoch has a checkpoint anyhow."""
@@ -175,14 +190,17 @@ class Trainer:
             best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
             self.mesh.on_first(partial(self.writer.put, f"best-{seed}.pt", best))
         row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
-        self.run.record({**row, "samples": seen.fingerprint(), "samples_per_s": round(rate, 2)})
+        speed = {"samples_per_s": round(rate, 2), "seconds": round(time.perf_counter() - self.began, 3)}
+        self.run.record({**row, "samples": seen.fingerprint(), **speed})
         line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
         for name, figures in (("train", trained), ("valid", judged)):
             line += f"  {name} loss {figures['loss']:.3f} accuracy {figures['accuracy']:.3f}" if figures else ""
         self.run.log(f"{line}  {rate:.0f} crops/s" + ("  best" if is_best else ""))
         progress.num_rows += 1
+        is_target = judged is not None and self.cfg.target is not None and judged["accuracy"] >= self.cfg.target
+        is_over = is_target or self._has_all_steps(epoch) or epoch + 1 == self.cfg.num_epochs
+        progress.fitted = is_over or epoch - progress.best_epoch >= self.cfg.patience
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, list(NOTHING)
-        progress.fitted = epoch - progress.best_epoch >= self.cfg.patience or epoch + 1 == self.cfg.num_epochs
         self.save()
         return progress.fitted
 
@@ -194,7 +212,7 @@ class Trainer:
         """
         if not self.learner.is_finite():
             raise self._diverged("a weight")
-        self.has_saved = True
+        self.has_saved, self.progress.seconds = True, time.perf_counter() - self.began
         state = {"learner": self.learner.state(), "progress": asdict(self.progress), "index_digest": self.index_digest}
         self.mesh.on_first(partial(self.writer.put, f"step-{self.progress.total_step}.pt", state))
         self.saved_at = time.monotonic()
