@@ -8,9 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
-
-import yaml
+from typing import Any, get_origin
 
 from parallel_tunes import schema
 from parallel_tunes.config import JOBS
@@ -105,7 +103,7 @@ def to_config(job: str, tree: Any) -> Any:
 def describe(job: str) -> str:
     """The keys of a job with their defaults, bounds and meanings."""
     lines = [f"ptunes {job}: {JOBS[job].__doc__}", ""]
-    defaults, options = read_defaults(job)
+    defaults, options = schema.read_defaults(job)
     for group, names in options.items():
         if len(names) > 1:
             lines.append(f"  {group}={'|'.join(names)}")
@@ -122,18 +120,6 @@ def describe(job: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_defaults(job: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """A job's default values by dotted key and its groups' options, read without Hydra: --help must be quick."""
-    folder = schema.shipped("conf")
-    tree = yaml.safe_load((folder / f"{job}.yaml").read_text())
-    options: dict[str, list[str]] = {}
-    for entry in tree.pop("defaults"):
-        for group, option in entry.items() if isinstance(entry, dict) else ():
-            tree[group] = schema.defaults(group, option)
-            options[group] = sorted(file.stem for file in (folder / group).glob("*.yaml"))
-    return schema.flatten(tree), options
-
-
 def to_overrides(job: str, words: Sequence[str]) -> list[str]:
     """Command-line words as Hydra overrides: paths, names and all words after `--` are quoted, so that any text goes.
 
@@ -142,7 +128,7 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
     """
     words, files = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     leaves = {leaf.name: leaf for leaf in schema.keys_of(JOBS[job])}
-    groups = read_defaults(job)[1]
+    groups = schema.read_defaults(job)[1]
     renamed = {shown: name for shown, name in MODEL_KEY.items() if name in leaves}
     overrides = []
     flag_value = False
@@ -155,7 +141,7 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
         elif not equals:
             raise UserError(f"{word!r} is no key=value" + ("; files come after --" if "files" in leaves else ""))
         elif name in leaves:
-            overrides.append(f"{name}={quote(value)}" if leaves[name].verbatim and value != "null" else word)
+            overrides.append(f"{name}={to_value(leaves[name], value)}")
         elif name in groups:
             if value not in groups[name]:
                 raise UserError(f"{word}: conf/{name}/ has {', '.join(groups[name])}{suggest(value, groups[name])}")
@@ -171,6 +157,15 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
     if files:
         overrides.append(f"files=[{','.join(map(quote, files))}]")
     return overrides
+
+
+def to_value(leaf: schema.Key, text: str) -> str:
+    """The text of a key's value in Hydra's grammar, each entry of a list verbatim where the key is."""
+    if not leaf.verbatim or text == "null":
+        return text
+    if get_origin(leaf.kind) is tuple and text.startswith("[") and text.endswith("]"):
+        return "[" + ",".join(quote(part.strip()) for part in text[1:-1].split(",") if part.strip()) + "]"
+    return quote(text)
 
 
 def quote(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes.config_benchmark import BenchmarkConfig
+from parallel_tunes.config_scaling import ScalingConfig
 from parallel_tunes.config_train import AugmentConfig, ModelConfig, TaskConfig, TrainConfig
 from parallel_tunes.schema import key
 
@@ -233,10 +234,20 @@ class ResourcesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScalingJob(TrainJob):
+    """sweeps GPUs × batch, of a training or preprocessing, here or on Slurm → speed-up, cost, a recommendation"""
+
+    scaling: ScalingConfig
+    resources: ResourcesConfig
+    report: Path | None = key("a study's folder: draw its report again from what is there, and run nothing")
+    compare: tuple[Path, ...] = key("two studies' folders, [A,B]: how many times faster B is than A, cell by cell")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubmitJob:
     """checks a job, estimates what it costs and hands it to Slurm; all other keys are the job's own"""
 
-    job: str = key("which job, one of slurm/*.sbatch", choices=("train", "preprocess", "verify", "doctor"))
+    job: str = key("which job, one of slurm/*.sbatch", choices=("train", "preprocess", "scaling", "verify", "doctor"))
     resources: ResourcesConfig
     print: bool = key("only print the sbatch text")
     test: bool = key("only ask Slurm when it would start")
@@ -267,6 +278,7 @@ JOBS: dict[str, type[Any]] = {
     "preprocess": PreprocessJob,
     "train": TrainJob,
     "verify": VerifyJob,
+    "scaling": ScalingJob,
     "evaluate": EvaluateJob,
     "predict": PredictJob,
     "benchmark": BenchmarkJob,

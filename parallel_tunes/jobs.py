@@ -10,20 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_tunes import preprocess as preprocessing
-from parallel_tunes import session, summaries
-from parallel_tunes.config import (
-    BenchmarkJob,
-    DataConfig,
-    DoctorJob,
-    EvaluateJob,
-    FeaturesConfig,
-    PredictJob,
-    PreprocessJob,
-    SubmitJob,
-    SynthJob,
-    TrainJob,
-    VerifyJob,
-)
+from parallel_tunes import session, studies, summaries
+from parallel_tunes import config
 from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
@@ -38,10 +26,12 @@ if TYPE_CHECKING:
 
 def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
     """Run a job; the exit code. `part` numbers it within a sweep."""
+    if isinstance(cfg, config.ScalingJob) and cfg.report:
+        cfg = studies.reopen(cfg)
     return session.run_job(name, JOBS[name], cfg, part=part)
 
 
-def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
+def synth(cfg: config.SynthJob, mesh: Mesh, run: Run) -> Facts:
     """Write a corpus: <label>/<artist>-<track>.<format> and tracks.csv."""
     del mesh
     encoding.check_rate(cfg.format, cfg.sample_rate_hz)
@@ -70,7 +60,7 @@ def synth(cfg: SynthJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
+def preprocess(cfg: config.PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     """Index the data and make the shards that are missing; an array task its share, and the last one merges them."""
     share = preprocessing.share_of(cfg) if run.is_array_task else None
     folder = run.folder.parents[1] if share else run.folder
@@ -107,7 +97,7 @@ def preprocess(cfg: PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-def _merge_array(cfg: PreprocessJob, mesh: Mesh, folder: Path) -> None:
+def _merge_array(cfg: config.PreprocessJob, mesh: Mesh, folder: Path) -> None:
     """Merge what all tasks of an array have made: a run of its own, that finds every shard done."""
     serial = replace(
         cfg,
@@ -122,7 +112,7 @@ def _merge_array(cfg: PreprocessJob, mesh: Mesh, folder: Path) -> None:
             raise
 
 
-def train(cfg: TrainJob, mesh: Mesh, run: Run) -> Facts | None:
+def train(cfg: config.TrainJob, mesh: Mesh, run: Run) -> Facts | None:
     """Train a model, judge it by the test split, write its folder."""
     from parallel_tunes.tasks import genre
     from parallel_tunes.train import trackers
@@ -141,7 +131,7 @@ def _publish(run: Run, judged: list[Judged], shards: ShardSet, report: Facts) ->
     training.write(run, report, judged, shards)
 
 
-def evaluate(cfg: EvaluateJob, mesh: Mesh, run: Run) -> Facts:
+def evaluate(cfg: config.EvaluateJob, mesh: Mesh, run: Run) -> Facts:
     """Judge a model folder by a split."""
     from parallel_tunes.tasks import genre
     from parallel_tunes.train import model_folder
@@ -154,7 +144,11 @@ def evaluate(cfg: EvaluateJob, mesh: Mesh, run: Run) -> Facts:
 
 
 def _shards_for(
-    data: DataConfig, features: FeaturesConfig, cfg: TrainJob | EvaluateJob, mesh: Mesh, run: Run
+    data: config.DataConfig,
+    features: config.FeaturesConfig,
+    cfg: config.TrainJob | config.EvaluateJob,
+    mesh: Mesh,
+    run: Run,
 ) -> ShardSet:
     """The shards of this data with these features: those given, those found, or made now in a world of one."""
     folder = mesh.on_first(
@@ -162,7 +156,7 @@ def _shards_for(
     )
     if folder is None:
         name = preprocessing.name_shards(data, features)
-        job = PreprocessJob(
+        job = config.PreprocessJob(
             data=data,
             features=features,
             preprocess=cfg.preprocess,
@@ -179,7 +173,7 @@ def _shards_for(
     return shards
 
 
-def verify(cfg: VerifyJob, mesh: Mesh, run: Run) -> Facts:
+def verify(cfg: config.VerifyJob, mesh: Mesh, run: Run) -> Facts:
     """Train undisturbed and disturbed, and compare; exit code 1 if they differ."""
     del mesh
     from parallel_tunes import verification
@@ -202,7 +196,7 @@ def verify(cfg: VerifyJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-def submit(cfg: SubmitJob, mesh: Mesh, run: Run) -> Facts:
+def submit(cfg: config.SubmitJob, mesh: Mesh, run: Run) -> Facts:
     """Check a job and hand it to Slurm."""
     del mesh
     from parallel_tunes import submission
@@ -229,7 +223,7 @@ def submit(cfg: SubmitJob, mesh: Mesh, run: Run) -> Facts:
     return facts
 
 
-def doctor(cfg: DoctorJob, mesh: Mesh, run: Run) -> Facts:
+def doctor(cfg: config.DoctorJob, mesh: Mesh, run: Run) -> Facts:
     """Look at all that a training needs here; exit code 1 if something is missing. On ranks: what they see."""
     from parallel_tunes import diagnosis
 
@@ -243,7 +237,12 @@ def doctor(cfg: DoctorJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
+def scaling(cfg: config.ScalingJob, mesh: Mesh, run: Run) -> Facts:
+    """Measure trainings and preprocessings on more and more GPUs and engines, and say what is worth its hours."""
+    return studies.carry_out(cfg, run, lambda: _shards_for(cfg.data, cfg.features, cfg, mesh, run).folder)
+
+
+def predict(cfg: config.PredictJob, mesh: Mesh, run: Run) -> Facts:
     """Label files; one that fails is said in a line and makes the exit code 1."""
     from parallel_tunes.serve.predictor import Predictor
 
@@ -266,7 +265,7 @@ def predict(cfg: PredictJob, mesh: Mesh, run: Run) -> Facts:
     }
 
 
-def benchmark(cfg: BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
+def benchmark(cfg: config.BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
     """Time the project and its peers on the same work."""
     from parallel_tunes.benchmark import suites
     from parallel_tunes.reports import benchmark as page
@@ -280,6 +279,7 @@ JOBS = {
     "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
+    "scaling": Job(scaling, summaries.say_scaling, goes_on=True, shares=studies.name_share),
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
     "submit": Job(submit, summaries.say_nothing, fresh=True),
     "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True, fresh=True),

@@ -160,10 +160,11 @@ def to_plain(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def to_words(config: Any) -> list[str]:
-    """A job's config as the words of a command line that mean it."""
-    values = flatten(to_plain(config))
-    return [f"{leaf.name}={_to_word(values[leaf.name])}" for leaf in keys_of(type(config))]
+def to_words(config: Any, job: str) -> list[str]:
+    """A job's config as the words of a command line that mean it: what differs from the defaults."""
+    values, usual = flatten(to_plain(config)), read_defaults(job)[0]
+    differing = (leaf.name for leaf in keys_of(type(config)) if values[leaf.name] != usual.get(leaf.name, values))
+    return [f"{name}={_to_word(values[name])}" for name in differing]
 
 
 def _to_word(value: Any) -> str:
@@ -193,3 +194,15 @@ def defaults(group: str, option: str) -> dict[str, Any]:
     """The values of conf/<group>/<option>.yaml."""
     values: dict[str, Any] = yaml.safe_load((shipped("conf") / group / f"{option}.yaml").read_text())
     return values
+
+
+def read_defaults(job: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """A job's default values by dotted key and its groups' options, read without Hydra: --help must be quick."""
+    folder = shipped("conf")
+    tree = yaml.safe_load((folder / f"{job}.yaml").read_text())
+    options: dict[str, list[str]] = {}
+    for entry in tree.pop("defaults"):
+        for group, option in entry.items() if isinstance(entry, dict) else ():
+            tree[group] = defaults(group, option)
+            options[group] = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+    return flatten(tree), options

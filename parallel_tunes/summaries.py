@@ -10,6 +10,7 @@ from parallel_tunes.config import (
     EvaluateJob,
     PredictJob,
     PreprocessJob,
+    ScalingJob,
     SubmitJob,
     SynthJob,
     TrainJob,
@@ -78,6 +79,16 @@ def say_benchmark(cfg: BenchmarkJob, report: Facts, run: Run) -> None:
     for line in to_lines(report):
         run.log(line)
     run.log(f"page: {run.folder / 'report.html'}")
+
+
+def say_scaling(cfg: ScalingJob, report: Facts, run: Run) -> None:
+    """What is worth its hours, and where the page is."""
+    from parallel_tunes.reports.scaling import to_lines
+
+    if "method" in report or cfg.compare:
+        for line in to_lines(report):
+            run.log(line)
+        run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_nothing(cfg: SubmitJob | DoctorJob, report: Facts, run: Run) -> None:

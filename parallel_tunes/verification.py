@@ -33,7 +33,7 @@ class Trial:
         self.folder, self.allocation = folder, allocation
         run = replace(cfg.run, dir=folder, name=None)
         job = TrainJob(**{name: getattr(cfg, name) for name in TrainJob.__dataclass_fields__} | {"run": run})
-        self.words = ["train", *to_words(job)]
+        self.words = ["train", *to_words(job, "train")]
 
     def start(self, num_ranks: int, disturbance: str) -> str:
         """Start it on so many ranks until it ends; its status.

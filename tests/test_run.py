@@ -9,10 +9,9 @@ import pytest
 
 from parallel_tunes import names, schema
 from parallel_tunes import run as runs
-from parallel_tunes.__main__ import read_defaults
 from parallel_tunes.config import SynthJob
 from parallel_tunes.run import Run
-from parallel_tunes.schema import UserError
+from parallel_tunes.schema import UserError, read_defaults
 
 
 def config(**changed: Any) -> SynthJob:

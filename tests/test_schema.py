@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from parallel_tunes import config, schema
-from parallel_tunes.__main__ import read_defaults
 from parallel_tunes.config import JOBS, FeaturesConfig, SplitConfig
-from parallel_tunes.schema import UserError
+from parallel_tunes.schema import UserError, read_defaults
 
 CONF = schema.shipped("conf")
 

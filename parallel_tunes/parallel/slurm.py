@@ -9,7 +9,7 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -93,6 +93,19 @@ class Allocation:
     def num_ranks(self) -> int:
         """The world size of a training in this allocation."""
         return len(self.nodes) * self.ranks_per_node
+
+    def part(self, num_ranks: int) -> Allocation:
+        """Its first nodes, as many as so many ranks fill.
+
+        Raises:
+            UserError: they would not be spread evenly.
+        """
+        num_nodes = -(-num_ranks // self.ranks_per_node)
+        if num_ranks % num_nodes or num_nodes > len(self.nodes):
+            raise UserError(
+                f"{num_ranks} ranks on nodes of {self.ranks_per_node}: they fill no whole number of nodes here"
+            )
+        return replace(self, nodes=self.nodes[:num_nodes])
 
 
 def rendezvous_port(job: str, conf: str) -> int:

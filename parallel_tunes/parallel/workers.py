@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from parallel_tunes.parallel.launch import Command
+from parallel_tunes.parallel.launch import Command, last_words
 from parallel_tunes.schema import UserError, shipped
 
 TIMEOUT_S = 900.0  # for an answer; the first waits for imports and compilers
@@ -70,10 +70,10 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # its answer is missing too
             self._process.stdin.write(f"{line}\n".encode())
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
-            raise UserError(f"{self.name}: no answer within {timeout_s:g} s; its last words: {self._last_words()}")
+            raise UserError(f"{self.name}: no answer within {timeout_s:g} s; its last words: {last_words(self._log)}")
         answer = self._process.stdout.readline()
         if not answer:
-            raise UserError(f"{self.name}: its process has ended; its last words: {self._last_words()}")
+            raise UserError(f"{self.name}: its process has ended; its last words: {last_words(self._log)}")
         return json.loads(answer)
 
     def cpu_s(self) -> float:
@@ -103,9 +103,3 @@ class Worker:
             return []
         first = psutil.Process(self._process.pid)
         return [first, *first.children(recursive=True)]
-
-    def _last_words(self) -> str:
-        """Why it has ended, if it has said so: torchrun says much more, and says it last."""
-        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines()]
-        reasons = [line for line in lines if re.match(r"ptunes: (?!warning)|[\w.]*(Error|Exception)\b", line)]
-        return (reasons[:1] or [line for line in lines if line][-1:] or ["none"])[0]

@@ -178,6 +178,7 @@ class Trainer:
     def _close_epoch(self, epoch: int, seen: Sums, rate: float) -> bool:
         """Judge by validation, keep the best model, say and record it, write a checkpoint; True when all is learnt."""
         progress, seed, judged = self.progress, self.cfg.seeds[self.progress.seed_at], None
+        eval_before_s = self.watch.seconds["eval"]
         trained = seen.means()
         if self.source.num_tracks("valid"):
             self.learner.align()
@@ -190,8 +191,9 @@ class Trainer:
             best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
             self.mesh.on_first(partial(self.writer.put, f"best-{seed}.pt", best))
         row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
-        speed = {"samples_per_s": round(rate, 2), "seconds": round(time.perf_counter() - self.began, 3)}
-        self.run.record({**row, "samples": seen.fingerprint(), **speed})
+        speed = {"samples_per_s": round(rate, 2), "eval_s": round(self.watch.seconds["eval"] - eval_before_s, 4)}
+        seconds = round(time.perf_counter() - self.began, 3)
+        self.run.record({**row, "samples": seen.fingerprint(), **speed, "seconds": seconds})
         line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
         for name, figures in (("train", trained), ("valid", judged)):
             line += f"  {name} loss {figures['loss']:.3f} accuracy {figures['accuracy']:.3f}" if figures else ""

@@ -1,0 +1,115 @@
+"""What the launches of a study came to: a row for each, in results.parquet and results.csv; pages are drawn from nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parallel_tunes.run import Run
+from parallel_tunes.scaling.grid import Launch, TrainCell
+from parallel_tunes.scaling.study import Study, read_json
+from parallel_tunes.schema import UserError
+
+Row = dict[str, Any]
+FILE = "results.parquet"
+
+
+def collect(study: Study) -> list[Row]:
+    """A row for each launch, those that are missing too."""
+    return [read_row(study, launch) for launch in study.launches]
+
+
+def read_row(study: Study, launch: Launch) -> Row:
+    """What one launch came to."""
+    outcome, place, cell = study.outcome(launch), study.place(launch), launch.cell
+    common = {
+        "cell": cell.name,
+        "launch": launch.number,
+        **{name: outcome.get(name) for name in ("status", "reason", "seconds")},
+    }
+    if isinstance(cell, TrainCell):
+        axes = {name: getattr(cell, name) for name in ("gpus", "batch", "global_batch", "precision", "ddp")}
+        row = {**common, "kind": "train", **axes}
+        if outcome["status"] == "ok":
+            return row | read_training(read_json(place / "report.json"), read_rows(place))
+        peak = outcome.get("peak_memory_mib")
+        return row | {"peak_memory_mib": [] if peak is None else [peak]}
+    row = {**common, "kind": "preprocess", "engines": cell.engines, "shard_mib": cell.shard_mib}
+    if outcome["status"] != "ok":
+        return row
+    if cell.engines is None:
+        made = read_json(place / "librosa.json")
+        return row | {"num_tracks": made["num_tracks"], "tracks_per_s": made["num_tracks"] / made["seconds"]}
+    found = read_json(place / "report.json")["metrics"]
+    return row | {name: found[name] for name in ("num_tracks", "num_shards", "tracks_per_s")}
+
+
+def read_rows(place: Path) -> list[dict[str, Any]]:
+    """The rows of a training's metrics.jsonl."""
+    return [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_training(report: dict[str, Any], epochs: list[dict[str, Any]]) -> Row:
+    """Of a training's report and epochs: its windows, the rest of an epoch, memory, noise and target."""
+    timing, spent = report["timing"], report["time_s"]
+    shared, bare = timing["shared"], timing["bare"] or {}
+    target = report.get("target", {"seconds": [None], "epochs": [None]})
+    joules = [each for each in shared["joules"] if each is not None]
+    return {
+        **{name: shared[name] for name in ("step_s", "samples_per_s", "data_s", "norm_s", "agree_s")},
+        "bare_step_s": bare.get("step_s", []),
+        "is_stable": timing["is_stable"],
+        "num_steps": timing["num_steps"],
+        "first_steps_s": timing["first_steps_s"],
+        "compile_s": spent.get("compile"),
+        "setup_s": report["seconds"] - sum(spent.values()),
+        "eval_s": statistics.median(row["eval_s"] for row in epochs),
+        "checkpoint_s": spent["checkpoint"] / len(epochs),
+        "peak_memory_mib": timing["peak_memory_mib"],
+        "joules_a_sample": statistics.median(joules) if joules else None,
+        "precision_used": report["precision"],
+        **{
+            f"noise_{name}": list((timing["noise"] or {}).get(name, []))
+            for name in ("small", "big", "per_small", "per_big")
+        },
+        "target_s": target["seconds"][0],
+        "target_epochs": target["epochs"][0],
+        "num_epochs": len(epochs),
+        "machines": json.dumps(timing["machines"]),
+        "versions": json.dumps(report["versions"]),
+        "git": report["git"],
+        "device": report["device"],
+    }
+
+
+def save(run: Run, rows: list[Row]) -> None:
+    """Write results.parquet and, for people, results.csv."""
+    table = pd.DataFrame(rows)
+    stream = io.BytesIO()
+    table.to_parquet(stream, index=False)
+    run.write_bytes(FILE, stream.getvalue())
+    run.write_bytes("results.csv", table.to_csv(index=False).encode())
+
+
+def load(folder: Path) -> list[Row]:
+    """The rows of a study's results.parquet.
+
+    Raises:
+        UserError: there are none that can be read.
+    """
+    path = folder / FILE
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: no results of a scaling study ({type(error).__name__}); name a study's folder"
+        ) from error
+    if not {"cell", "launch", "status", "kind"} <= set(table.columns):
+        raise UserError(f"{path}: no results of a scaling study; name a study's folder")
+    rows = json.loads(table.to_json(orient="records", double_precision=15))  # lists as lists, what is missing as None
+    return [dict(row) for row in rows]
