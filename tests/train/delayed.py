@@ -1,0 +1,57 @@
+"""torchrun … delayed.py FOLDER: the workshop's training, plain, timed, and timed with a slower all-reduce of gradients."""
+
+# no postponed annotations: DDP looks at those of a hook
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from parallel_tunes import session
+from parallel_tunes.config import TrainJob
+from parallel_tunes.jobs import JOBS
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.schema import build
+
+DELAY_S = 0.05
+
+
+class SlowMesh(Mesh):
+    """Ranks whose gradients take longer to come together."""
+
+    delay_s = 0.0
+
+    def data_parallel(self, model: torch.nn.Module, *, is_static: bool = True) -> torch.nn.Module:
+        parallel: Any = super().data_parallel(model, is_static=is_static)
+        parallel.register_comm_hook(None, self.reduce)
+        return parallel  # type: ignore[no-any-return]  # it is DistributedDataParallel
+
+    def reduce(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        del state
+        if bucket.is_last():
+            time.sleep(self.delay_s)
+        work = dist.all_reduce(bucket.buffer().div_(self.world_size), async_op=True)
+        assert work is not None
+        return work.get_future().then(lambda done: done.value()[0])
+
+
+def train(folder: Path) -> None:
+    """In the workshop, where this process is."""
+    tree = yaml.safe_load(Path("logs/train/tiny/config.yaml").read_text())
+    del tree["job"]
+    mesh = SlowMesh()
+    mesh.start("cpu", 60)
+    for name, timing, delay_s in (("plain", 0, 0.0), ("timed", 7, 0.0), ("slow", 7, DELAY_S)):
+        mesh.delay_s = delay_s
+        tree["train"] |= {"timing": timing, "timing_s": 0.2}
+        tree["run"]["dir"] = str(folder / name)
+        assert session.run_job("train", JOBS["train"], build(TrainJob, tree), mesh=mesh) == 0
+    mesh.stop()
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from delayed import DELAY_S
+from fakes import ROOT, TINY, corpus_of, door
+from safetensors.torch import load_file
+from torch import Tensor
+
+from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.train.learner import Batch, Learner
+from parallel_tunes.train.noise import measure_noise
+
+
+def read(folder: Path, name: str = "report.json") -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def rows(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def delayed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings of two ranks: plain, timed, and timed with a slower all-reduce."""
+    folder = tmp_path_factory.mktemp("delayed")
+    ranks = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", *ranks, str(ROOT / "tests/train/delayed.py"), str(folder)]
+    done = subprocess.run(command, cwd=workshop, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_communication_is_what_the_all_reduce_takes(delayed: Path) -> None:
+    """A delay of d in the all-reduce of gradients is found as d more communication, within 10 %."""
+    found = {}
+    for name in ("timed", "slow"):
+        timing = read(delayed / name, "timing.json")
+        pairs = zip(timing["shared"]["step_s"], timing["bare"]["step_s"], strict=True)
+        found[name] = statistics.median(shared - bare for shared, bare in pairs)
+    assert found["slow"] - found["timed"] == pytest.approx(DELAY_S, rel=0.1)
+
+
+@pytest.mark.slow
+def test_what_is_timed_changes_nothing(delayed: Path) -> None:
+    """Two ranks: the same bits, with the time of the rehearsal told apart."""
+    plain, timed = delayed / "plain", delayed / "timed"
+    assert all(torch.equal(tensor, weights(timed)[name]) for name, tensor in weights(plain).items())
+    assert [row["valid"] for row in rows(plain)] == [row["valid"] for row in rows(timed)]
+    assert "timing" not in read(plain)
+    report = read(timed)
+    assert report["timing"] == read(timed, "timing.json")
+    assert report["time_s"]["timing"] > 14 * 0.1
+    assert len(report["timing"]["peak_memory_mib"]) == 2
+    (machine,) = report["timing"]["machines"]
+    assert machine["threads"] == 1
+    assert 1 <= machine["cores_a_rank"] <= machine["cores"]
+
+
+def test_windows_of_a_world_of_one(workshop: Path) -> None:
+    folder = workshop / "logs/train/alone"
+    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=2", "train.timing=4", "train.timing_s=0.05"]
+    assert door(*words, "run.name=alone", cwd=workshop) == 0
+    tiny = weights(workshop / "logs/train/tiny")
+    assert all(torch.equal(tensor, tiny[name]) for name, tensor in weights(folder).items())
+    timing = read(folder)["timing"]
+    shared = timing["shared"]
+    assert timing["bare"] is None
+    assert timing["num_steps"] == 5
+    assert len(shared["step_s"]) == 4
+    # an epoch of 40 tracks in batches of 8
+    assert all(
+        rate * step == pytest.approx(8) for rate, step in zip(shared["samples_per_s"], shared["step_s"], strict=True)
+    )
+    assert all(data < step for data, step in zip(shared["data_s"], shared["step_s"], strict=True))
+    assert timing["num_warm"] >= 6
+    assert timing["noise"] is not None
+
+
+@pytest.mark.slow
+def test_one_rank_with_ddp_learns_the_same(workshop: Path) -> None:
+    words = [
+        "train",
+        *corpus_of(workshop),
+        *TINY,
+        "train.num_epochs=2",
+        "parallel.ddp=always",
+        "train.timing=1",
+        "train.timing_s=0.05",
+    ]
+    try:
+        assert door(*words, "run.name=ddp", cwd=workshop) == 0
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    tiny, other = weights(workshop / "logs/train/tiny"), weights(workshop / "logs/train/ddp")
+    assert all(torch.allclose(tensor, other[name], rtol=1e-4, atol=1e-6) for name, tensor in tiny.items())
+    assert read(workshop / "logs/train/ddp")["timing"]["bare"] is not None
+    assert not torch.distributed.is_initialized()
+
+
+def test_most_steps(workshop: Path) -> None:
+    """The second epoch is cut after 2 of its 5 steps, judged and reported like any other; each seed has as many."""
+    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=9", "train.max_steps=7", "train.seeds=[0,1]"]
+    assert door(*words, "run.name=most", cwd=workshop) == 0
+    report, epochs = read(workshop / "logs/train/most"), rows(workshop / "logs/train/most")
+    assert report["steps"] == 14
+    assert [(row["seed"], row["epoch"], row["step"], row["train"]["n"]) for row in epochs] == [
+        (0, 0, 5, 40), (0, 1, 7, 16), (1, 0, 12, 40), (1, 1, 14, 16),
+    ]  # fmt: skip
+    whole = rows(workshop / "logs/train/tiny")[0]
+    # the learning rate follows num_epochs: the first epoch's steps see a lower one than those of a training of two epochs
+    assert epochs[0]["samples"] == whole["samples"]
+    assert epochs[0]["train"]["loss"] != whole["train"]["loss"]
+
+
+def test_a_target_ends_a_seed(workshop: Path) -> None:
+    """Any accuracy reaches 0: after one epoch. One that is never reached is told as such."""
+    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=2", "train.seeds=[0,1]"]
+    assert door(*words, "train.target=0", "run.name=reached", cwd=workshop) == 0
+    found = read(workshop / "logs/train/reached")["target"]
+    assert found["epochs"] == [1, 1]
+    assert found["seconds"] == [row["seconds"] for row in rows(workshop / "logs/train/reached")]
+    assert all(seconds > 0 for seconds in found["seconds"])
+    assert door(*words, "train.target=1", "run.name=never", cwd=workshop) == 0
+    assert read(workshop / "logs/train/never")["target"] == {
+        "accuracy": 1.0,
+        "epochs": [None, None],
+        "seconds": [None, None],
+    }
+
+
+class Slopes:
+    """Of a learner whose samples' gradients are their inputs."""
+
+    def gradient(self, batch: Batch) -> Tensor:
+        assert isinstance(batch.inputs, Tensor)
+        return batch.inputs.double().sum(0) / batch.num_global
+
+
+def test_norms_of_gradients_over_few_samples_and_many() -> None:
+    """With gradients g + noise of variance t in all, E|mean of b|² = |g|² + t/b."""
+    generator = torch.Generator().manual_seed(0)
+    truth, deviation, dimension = torch.full((50,), 0.2), 0.5, 50
+
+    def draw(num: int) -> Batch:
+        inputs = truth + deviation * torch.randn(num, dimension, generator=generator)
+        zeros = torch.zeros(num, dtype=torch.int64)
+        return Batch(inputs, zeros, torch.ones(num), zeros, num, zeros)
+
+    learner: Learner = Slopes()  # type: ignore[assignment]  # the part that is asked for
+    found = measure_noise(learner, iter([draw(9) for _ in range(400)]), Mesh(), 300)
+    assert found is not None
+    assert len(found["small"]) == 300
+    assert set(found["per_big"]) == {1 / 9}
+    assert set(found["per_small"]) == {(1 / 4 + 1 / 5) / 2}
+    square, trace = float(truth.square().sum()), deviation**2 * dimension
+    assert statistics.mean(found["big"]) == pytest.approx(square + trace / 9, rel=0.05)
+    assert statistics.mean(found["small"]) == pytest.approx(square + trace * (1 / 4 + 1 / 5) / 2, rel=0.05)
+    assert measure_noise(learner, iter([draw(1)]), Mesh(), 3) is None  # nothing to compare with
