@@ -13,10 +13,13 @@ class AxesConfig:
         "train.precision, each; [] for the one that is set", choices=("auto", "bf16", "fp16", "fp32", "fp64")
     )
     engines: tuple[int, ...] = key(
-        "preprocessing too: parallel.engines, each, beside librosa in one process; [] for none", low=0, high=4096
+        "preprocessing too: parallel.engines, each, beside librosa in one process; [] for none",
+        low=0,
+        high=4096,
+        may_be_empty=True,
     )
     shard_mib: tuple[float, ...] = key(
-        "preprocess.shard_mib, each, with the engines; [] for the one that is set", low=0.1
+        "preprocess.shard_mib, each, with the engines; [] for the one that is set", low=0.1, may_be_empty=True
     )
 
 
@@ -26,7 +29,9 @@ class ScalingConfig:
         "strong: the batch is that of all GPUs; weak: that of each; target: time to scaling.target, a seed a launch",
         choices=("strong", "weak", "target"),
     )
-    gpus: tuple[int, ...] = key("numbers of GPUs; on a CPU ranks stand for them; [] to study preprocessing only", low=1)
+    gpus: tuple[int, ...] = key(
+        "numbers of GPUs; on a CPU ranks stand for them; [] to study preprocessing only", low=1, may_be_empty=True
+    )
     batch: tuple[int, ...] = key("batches", low=1)
     axes: AxesConfig
     target: float | None = key("mode=target: the validation accuracy to reach", low=0, high=1)

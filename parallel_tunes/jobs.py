@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallel_tunes import config, session, studies, summaries
 from parallel_tunes import preprocess as preprocessing
-from parallel_tunes import session, studies, summaries
-from parallel_tunes import config
 from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm

@@ -28,9 +28,14 @@ def key(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     verbatim: bool = False,
+    may_be_empty: bool = False,
 ) -> Any:
-    """A config key: its meaning, its inclusive bounds or choices; `verbatim` keeps its text away from Hydra's grammar."""
-    return field(metadata={"meaning": meaning, "low": low, "high": high, "choices": choices, "verbatim": verbatim})
+    """A config key: its meaning, its inclusive bounds or choices; `verbatim` keeps its text away from Hydra's grammar.
+
+    A list with a lower bound for its entries has at least one, unless it `may_be_empty`.
+    """
+    bounds = {"low": low, "high": high, "choices": choices, "may_be_empty": may_be_empty or low is None}
+    return field(metadata={"meaning": meaning, "verbatim": verbatim, **bounds})
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Key:
     low: float | None
     high: float | None
     choices: tuple[str, ...]
+    may_be_empty: bool
     verbatim: bool
 
 
@@ -56,7 +62,7 @@ def keys_of(config: type[Any], prefix: str = "") -> Iterator[Key]:
             yield from keys_of(kind, name + ".")
         elif entry.metadata:  # what has none is no key: the door fills it in
             verbatim = entry.metadata["verbatim"] or Path in (kind, *typing.get_args(kind))
-            facts = {fact: entry.metadata[fact] for fact in ("meaning", "low", "high", "choices")}
+            facts = {fact: entry.metadata[fact] for fact in ("meaning", "low", "high", "choices", "may_be_empty")}
             yield Key(name, kind, **facts, verbatim=verbatim)
 
 
@@ -103,7 +109,7 @@ def convert(leaf: Key, value: Any, name: str) -> Any:
             return None
         raise UserError(f"{name}=null: {_expected(leaf, kind)}")
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or (leaf.low is not None and not value):
+        if not isinstance(value, list | tuple) or (not value and not leaf.may_be_empty):
             raise UserError(f"{name}={value}: expected a list such as [1,2]")
         return tuple(_scalar(leaf, typing.get_args(kind)[0], entry, name) for entry in value)
     return _scalar(leaf, kind, value, name)

@@ -60,11 +60,11 @@ def list_notes(cfg: ScalingJob, rows: list[Row], metrics: dict[str, Any], unit: 
     """What to keep in mind while reading the figures."""
     machines = list_machines(rows)
     if unit == "rank" and machines:
-        cores = {machine["cores_a_rank"] for machine in machines}
+        cores = sorted({count(machine["cores_a_rank"], "core") for machine in machines})
         own = "on cores of its own" if cfg.scaling.launcher == "local" else "on the cores that Slurm gave"
         yield (
             f"No GPUs: ranks stand for them, each with {count(metrics['threads'], 'thread')} {own}"
-            f" ({', '.join(f'{count(num, 'core')} a rank' for num in sorted(cores))}). Speed-up is that of processor cores."
+            f" ({', '.join(cores)} a rank). Speed-up is that of processor cores."
         )
     if metrics["quick"]:
         num = cfg.scaling.launches

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+from pyarrow import parquet
 
 from parallel_tunes.run import Run
 from parallel_tunes.scaling.grid import Launch, TrainCell
@@ -89,11 +91,12 @@ def read_training(report: dict[str, Any], epochs: list[dict[str, Any]]) -> Row:
 
 def save(run: Run, rows: list[Row]) -> None:
     """Write results.parquet and, for people, results.csv."""
-    table = pd.DataFrame(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    whole = [{name: row.get(name) for name in names} for row in rows]
     stream = io.BytesIO()
-    table.to_parquet(stream, index=False)
+    parquet.write_table(pyarrow.Table.from_pylist(whole), stream)
     run.write_bytes(FILE, stream.getvalue())
-    run.write_bytes("results.csv", table.to_csv(index=False).encode())
+    run.write_bytes("results.csv", pd.DataFrame(whole).to_csv(index=False).encode())
 
 
 def load(folder: Path) -> list[Row]:
@@ -104,12 +107,11 @@ def load(folder: Path) -> list[Row]:
     """
     path = folder / FILE
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these
         raise UserError(
             f"{path}: no results of a scaling study ({type(error).__name__}); name a study's folder"
         ) from error
-    if not {"cell", "launch", "status", "kind"} <= set(table.columns):
+    if not {"cell", "launch", "status", "kind"} <= set(table.column_names):
         raise UserError(f"{path}: no results of a scaling study; name a study's folder")
-    rows = json.loads(table.to_json(orient="records", double_precision=15))  # lists as lists, what is missing as None
-    return [dict(row) for row in rows]
+    return [dict(row) for row in table.to_pylist()]

@@ -135,7 +135,8 @@ def compare(cfg: ScalingJob, name: str, cells: dict[str, list[Row]]) -> dict[str
     def against(other: Row | None, factor: float = 1.0) -> Plain:
         if other is None or not rates[name]:
             return None
-        found = ratio(rates[name], rates[other["cell"]])
+        is_itself = other["cell"] == name
+        found = Interval(1.0, 1.0, 1.0) if is_itself else ratio(rates[name], rates[other["cell"]])
         return Interval(*(factor * value for value in vars(found).values())).to_plain()
 
     return {
@@ -234,17 +235,18 @@ def describe_line(line: list[dict[str, Any]], cells: dict[str, list[Row]], unit:
 
 
 def summarise_noise(rows: list[Row], seed: int) -> Iterable[dict[str, Any]]:
-    """The gradient noise scale of each global batch, where it can be told."""
-    found = dict[int, list[Row]]()
+    """The gradient noise scale of each global batch and of all together (batch None), where it can be told."""
+    found = dict[int | None, list[list[float]]]()
     for row in rows:
-        if row["kind"] == "train" and row["status"] == "ok" and row["noise_small"]:
-            found.setdefault(row["global_batch"], []).append(row)
-    for batch, alike in sorted(found.items()):
-        names = ("small", "big", "per_small", "per_big")
-        steps = [list(pair) for row in alike for pair in zip(*(row[f"noise_{name}"] for name in names), strict=True)]
-        scale = estimate_noise(steps, seed)
+        if row["kind"] == "train" and row["status"] == "ok":
+            names = ("small", "big", "per_small", "per_big")
+            steps = [list(pair) for pair in zip(*(row[f"noise_{name}"] for name in names), strict=True)]
+            for batch in (None, int(row["global_batch"])):
+                found.setdefault(batch, []).extend(steps)
+    for batch, pairs in found.items() if len(found) > 2 else list(found.items())[1:]:
+        scale = estimate_noise(pairs, seed) if pairs else None
         if scale:
-            yield {"batch": batch, "n": len(steps), **scale.to_plain()}
+            yield {"batch": batch, "n": len(pairs), **scale.to_plain()}
 
 
 def summarise_preprocess(cfg: ScalingJob, rows: list[Row]) -> dict[str, Any] | None:
