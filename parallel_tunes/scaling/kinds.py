@@ -43,12 +43,14 @@ def describe(nums: Sequence[int], rates: Sequence[float], *, unit: str = "GPU", 
     losses = {n: few for n in logs if n > fewest and (few := _faster(logs, n, level))}
     kind = "retrograde" if most in losses else _kind(speedup, efficiency, most / fewest)
     says = [
-        f"{kind}: {counted(most, unit)} give {told(speedup)} times the rate of {counted(fewest, unit)}",
-        f"an efficiency of {told(efficiency, '%', scale=PERCENT)}",
+        f"{kind}: {counted(most, unit)} give {told(speedup, level=level)} times the rate of {counted(fewest, unit)}",
+        f"an efficiency of {told(efficiency, '%', scale=PERCENT, level=level)}",
     ]
     for n, few in losses.items():
         if (n, few) != (most, fewest):  # which is said already
-            says.append(f"{n} are slower than {few}, at {told(_ratio(logs, n, few, level))} times its rate")
+            says.append(
+                f"{n} are slower than {few}, at {told(_ratio(logs, n, few, level), level=level)} times its rate"
+            )
     return kind, "; ".join(says)
 
 

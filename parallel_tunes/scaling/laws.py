@@ -68,6 +68,7 @@ class Fit:
         rate_of_one: samples/s of one GPU, as fitted.
         largest: N measured.
         is_off: the rates lie farther from the law than launches of one N differ by chance.
+        level: of the intervals.
     """
 
     law: str
@@ -75,6 +76,7 @@ class Fit:
     rate_of_one: Interval
     largest: int
     is_off: bool
+    level: float = 0.95
 
     @property
     def is_descriptive(self) -> bool:
@@ -141,7 +143,7 @@ def fit(law: str, nums: Sequence[int], rates: Sequence[float], level: float = 0.
     around = np.stack([values, values - reach, values + reach], axis=-1)
     parameters = {name: Interval(*map(float, row)) for name, row in zip(form.names, around[1:], strict=True)}
     rate_of_one = Interval(*map(float, np.exp(around[0])))
-    return Fit(law, parameters, rate_of_one, int(n.max()), _is_off(n, x, squares, num_parameters))
+    return Fit(law, parameters, rate_of_one, int(n.max()), _is_off(n, x, squares, num_parameters), level)
 
 
 def _least_squares(law: Law, n: Array, x: Array) -> tuple[Array, Array, float]:
@@ -182,7 +184,7 @@ def _serial(fitted: Fit, unit: str) -> str:
     """What Amdahl's or Gustafson's law says."""
     share = fitted.parameters["serial_share"]
     of = f"one {unit}'s step" if fitted.law == "amdahl" else "the step"
-    says = f"{told(share, '%', scale=PERCENT)} of {of} is serial"
+    says = f"{told(share, '%', scale=PERCENT, level=fitted.level)} of {of} is serial"
     if share.high < 0:
         return f"{says}: a negative share, more than proportional scaling, for which the law has no cause"
     if share.low <= 0:
@@ -199,11 +201,14 @@ def _serial(fitted: Fit, unit: str) -> str:
 def _usl(fitted: Fit, unit: str) -> str:
     """What the Universal Scalability Law says, and where more GPUs begin to lose, if within reach."""
     contention, coherency = fitted.parameters["contention"], fitted.parameters["coherency"]
-    says = f"contention {told(contention, '%', scale=PERCENT)}, coherency {told(coherency, '%', scale=PERCENT)}; "
+    shares = [
+        f"{name} {told(share, '%', scale=PERCENT, level=fitted.level)}" for name, share in fitted.parameters.items()
+    ]
+    says = f"{', '.join(shares)}; "
     most = REACH * fitted.largest
     if coherency.median > 0 and contention.median < 1:
         peak = float(np.sqrt((1 - contention.median) / coherency.median))
         if peak <= most:
-            says += f"the rate is highest at about {figure(peak)} {unit}s"
+            says += f"the rate is highest at {f'about {figure(peak)} {unit}s' if peak > 1 else counted(1, unit)}"
             return says + ("" if coherency.low > 0 else ", though coherency cannot be told from none")
     return f"{says}no peak lies within reach, up to {counted(most, unit)}"

@@ -24,18 +24,23 @@ def figure(value: float, width: float = 0.0) -> str:
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # + 0.0: no -0.0
 
 
-def told(interval: Interval, unit: str = "", *, scale: float = 1.0) -> str:
+def told(interval: Interval, unit: str = "", *, scale: float = 1.0, level: float = 0.95) -> str:
     """`4.1 % (95 % interval 2.0 to 6.2 %)`; without the bracket where there is no spread to tell of."""
     space = f" {unit}" if unit else ""
     width = scale * (interval.high - interval.low)
     median, low, high = (figure(scale * value, width) for value in (interval.median, interval.low, interval.high))
-    return f"{median}{space}" + (f" (95 % interval {low} to {high}{space})" if width else "")
+    return f"{median}{space}" + (f" ({PERCENT * level:g} % interval {low} to {high}{space})" if width else "")
 
 
 def lasting(interval: Interval) -> str:
     """Seconds, told in seconds, minutes or hours."""
     unit, seconds = next((unit, size) for unit, size, least in _TIMES if interval.median >= least)
     return told(interval, unit, scale=1 / seconds)
+
+
+def is_apart(one: Interval, other: Interval) -> bool:
+    """Whether two intervals do not overlap. Two values without any spread are not told apart, whatever they are."""
+    return (one.low > other.high or other.low > one.high) and (one.low < one.high or other.low < other.high)
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:

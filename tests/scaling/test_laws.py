@@ -188,6 +188,7 @@ def test_a_share_that_may_be_none_is_called_so() -> None:
     ("truth", "says"),
     [
         ((0.1, 0.02), "the rate is highest at about 6.71 GPUs"),  # √(0.9 / 0.02)
+        ((0.2, 1.2), "the rate is highest at 1 GPU"),
         ((0.1, 0.001), "no peak lies within reach, up to 16 GPUs"),  # it lies at 30
         ((0.1, 0.0), "no peak lies within reach, up to 16 GPUs"),
         ((0.1, -0.001), "no peak lies within reach, up to 16 GPUs"),
@@ -198,3 +199,11 @@ def test_a_peak_is_told_only_within_reach(truth: tuple[float, float], says: str)
     words = fitted("usl", truth, (1, 2, 4, 8)).words()
     assert says in words
     assert ("highest" in words) != ("no peak" in words)
+
+
+def test_another_level() -> None:
+    nums, rates = measured("amdahl", (0.2,), (1, 2, 4), noise=0.02)
+    usual, wide = fit("amdahl", nums, rates), fit("amdahl", nums, rates, level=0.99)
+    assert wide.parameters["serial_share"].low < usual.parameters["serial_share"].low
+    assert "(99 % interval" in wide.words()
+    assert "(95 % interval" in usual.words()

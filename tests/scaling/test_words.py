@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from parallel_tunes.scaling.intervals import Interval
-from parallel_tunes.scaling.words import counted, figure, lasting, listed, told
+from parallel_tunes.scaling.words import counted, figure, is_apart, lasting, listed, told
 
 
 def test_counted() -> None:
@@ -33,6 +33,17 @@ def test_told() -> None:
     assert told(Interval(0.041, 0.02, 0.062), "%", scale=100) == "4.1 % (95 % interval 2.0 to 6.2 %)"
     assert told(Interval(1020.0, 980.0, 1100.0)) == "1,020 (95 % interval 980 to 1,100)"
     assert told(Interval(2.0, 2.0, 2.0), "s") == "2.00 s"
+    assert told(Interval(2.0, 1.0, 3.0), level=0.9) == "2.0 (90 % interval 1.0 to 3.0)"
+
+
+def test_intervals_that_overlap_are_not_apart() -> None:
+    low, high = Interval(2.0, 1.0, 3.0), Interval(5.0, 4.0, 6.0)
+    assert is_apart(low, high)
+    assert is_apart(high, low)
+    assert not is_apart(low, Interval(4.0, 3.0, 5.0))
+    assert is_apart(low, Interval(5.0, 5.0, 5.0))
+    # two single values differ always, and tell nothing
+    assert not is_apart(Interval(1.0, 1.0, 1.0), Interval(5.0, 5.0, 5.0))
 
 
 @pytest.mark.parametrize(
