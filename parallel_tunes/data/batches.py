@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import hashlib
 import queue
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Item = TypeVar("Item")
 Level = TypeVar("Level", np.float16, np.float32)
+START_S = 10  # within which a thread is expected to begin
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -77,7 +79,7 @@ def _mix(key: str, samples: Ids) -> NDArray[np.uint64]:
 def make_ahead(items: Iterator[Item], num: int = 2) -> Generator[Item, None, None]:
     """The same items, made by a thread, up to `num` of them before they are wanted; what it raises is raised here."""
     made: queue.Queue[tuple[Item | None, Exception | None]] = queue.Queue(num)
-    unwanted = threading.Event()
+    began, ended, unwanted = threading.Event(), threading.Event(), threading.Event()
 
     def offer(item: Item | None, error: Exception | None = None) -> None:
         while not unwanted.is_set():
@@ -86,6 +88,7 @@ def make_ahead(items: Iterator[Item], num: int = 2) -> Generator[Item, None, Non
                 return
 
     def work() -> None:
+        began.set()
         try:
             for item in items:
                 offer(item)
@@ -94,12 +97,21 @@ def make_ahead(items: Iterator[Item], num: int = 2) -> Generator[Item, None, Non
             offer(None)
         except Exception as error:
             offer(None, error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
+    # a thread that has not the memory to begin dies without a word, and threading.Thread.start waits for it for ever
+    _thread.start_new_thread(work, ())
     try:
+        looks = 0
         while True:
-            item, error = made.get()
+            try:
+                item, error = made.get(timeout=1)
+            except queue.Empty:
+                looks += 1
+                if made.empty() and (ended.is_set() or (looks > START_S and not began.is_set())):
+                    raise MemoryError("the thread that makes batches has not the memory for it") from None
+                continue
             if error is not None:
                 raise error
             if item is None:
@@ -107,7 +119,8 @@ def make_ahead(items: Iterator[Item], num: int = 2) -> Generator[Item, None, Non
             yield item
     finally:
         unwanted.set()
-        thread.join()
+        if began.is_set():
+            ended.wait()
 
 
 def window_starts(num_frames: int, window: int, overlap: float) -> list[int]:

@@ -108,8 +108,9 @@ def settle_batch(wanted: int | str, accumulate: int, trial: Trial, num_train: in
     where = f"the memory of {trial.mesh.world_size} x {trial.mesh.device_name}"
     most = -(-min(num_train, num_train if isinstance(wanted, str) else wanted) // at_once)
     found = largest(trial.fits, most)
+    can_judge = bool(found) and trial.fits(num_windows, is_judged=True)
     peak_mib = trial.mesh.largest(trial.peak_mib)
-    if not found or not trial.fits(num_windows, is_judged=True):
+    if not can_judge:
         what = f"an evaluation of {num_windows} windows" if found else "a step of one sample a rank"
         raise OutOfMemory(
             f"{what} does not fit into {where}: take smaller model.widths, or a smaller task.crop_s", peak_mib

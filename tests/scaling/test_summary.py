@@ -140,7 +140,8 @@ def preprocess_row(engines: int | None, rate: float, launch: int) -> Row:
 
 
 def test_preprocessing_against_librosa_and_one_engine() -> None:
-    rows = [preprocess_row(*pair, launch) for launch in range(3) for pair in ((None, 40.0), (1, 300.0), (2, 540.0))]
+    rates = {None: 40.0, 1: 300.0, 2: 540.0}
+    rows = [preprocess_row(engines, rate, launch) for launch in range(3) for engines, rate in rates.items()]
     found = summary(rows)["preprocess"]
     assert found["serial"]["tracks_per_s"]["median"] == 40
     assert (found["n_tracks"], found["peer_tracks"]) == (500, 60)

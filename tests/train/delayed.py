@@ -30,13 +30,14 @@ class SlowMesh(Mesh):
         parallel.register_comm_hook(None, self.reduce)
         return parallel  # type: ignore[no-any-return]  # it is DistributedDataParallel
 
-    def reduce(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def reduce(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]  # torch's stubs leave it out
         del state
         if bucket.is_last():
             time.sleep(self.delay_s)
         work = dist.all_reduce(bucket.buffer().div_(self.world_size), async_op=True)
         assert work is not None
-        return work.get_future().then(lambda done: done.value()[0])
+        reduced: torch.futures.Future[torch.Tensor] = work.get_future().then(lambda done: done.value()[0])
+        return reduced
 
 
 def train(folder: Path) -> None:

@@ -123,6 +123,8 @@ def test_a_rank_that_runs_out_of_memory_in_the_middle_says_so_and_ends_all(works
         assert process.wait(timeout=90) != 0
     finally:
         if process.poll() is None:
+            for each in psutil.Process(process.pid).children(recursive=True):  # in groups of their own
+                each.kill()
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     lines = [line for line in output.read_text().splitlines() if line.startswith("ptunes: ")]
