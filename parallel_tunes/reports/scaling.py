@@ -94,7 +94,7 @@ def headline_of(metrics: Facts) -> tuple[str, str] | None:
         )
     if sped := [cell for cell in cells if cell["speedup"] and cell["gpus"] > 1]:
         best = max(sped, key=lambda cell: cell["speedup"]["median"])
-        words = f"the samples/s of one {metrics['unit']} with {cell_name(metrics, best)}"
+        words = f"speed-up over one {metrics['unit']}: {cell_name(metrics, best)}"
         return (
             f"{three_figures(best['speedup']['median'])} ×",
             f"{words}; {_interval(best['speedup'])}, n = {best['n']} {launches}",
@@ -104,7 +104,7 @@ def headline_of(metrics: Facts) -> tuple[str, str] | None:
     ]
     if made:
         best = max(made, key=lambda cell: cell["speedup"]["median"])
-        words = f"the tracks/s of serial librosa with {count(best['engines'], 'engine')}"
+        words = f"speed-up over serial librosa: {count(best['engines'], 'engine')}"
         return (
             f"{three_figures(best['speedup']['median'])} ×",
             f"{words}; {_interval(best['speedup'])}, n = {best['n']} {launches}",

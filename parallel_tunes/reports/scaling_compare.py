@@ -14,6 +14,7 @@ from parallel_tunes.reports.scaling_tables import comparison_table, three_figure
 from parallel_tunes.run import Run
 
 WORDS = {"faster": (GREEN, "^"), "slower": (ORANGE, "v"), "cannot be told apart": (GREY, "o")}
+NAMES = {"faster": "B is faster", "slower": "B is slower", "cannot be told apart": "they cannot be told apart"}
 
 
 def write_comparison(run: Run, report: dict[str, Any]) -> None:
@@ -47,14 +48,7 @@ def draw_ratios(metrics: Facts) -> Picture:
     axes.set_xlabel("samples/s of B divided by those of A (to the right of the line B is faster)")
     used = {cell["words"] for cell in cells}
     handles = [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            label=f"B {'is ' if words != 'cannot be told apart' else ''}{words}",
-        )
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=NAMES[words])
         for words, (colour, marker) in WORDS.items()
         if words in used
     ]

@@ -39,25 +39,27 @@ def draw_memory(metrics: Facts) -> Picture | None:
         return None
     marks = {series: mark for series, mark in marks_of(metrics).items() if series in set(map(series_of, cells))}
     numbers = sorted({cell["gpus"] for cell in cells})
-    width = 0.8 / len(marks)
-    drawing, axes = plt.subplots(figsize=SMALL, layout="constrained")
-    for place, (series, mark) in enumerate(marks.items()):
-        for cell in (cell for cell in cells if series_of(cell) == series):
-            at = numbers.index(cell["gpus"]) + (place - (len(marks) - 1) / 2) * width
-            peak, is_whole = max(cell["peak_memory_mib"]), cell["status"] == "ok"
-            axes.bar(
-                at, peak, 0.9 * width, facecolor=mark.colour if is_whole else "white", hatch=mark.hatch,
-                edgecolor="white" if is_whole else mark.colour, linestyle="-" if is_whole else "--",
-            )  # fmt: skip
-            words = three_figures(peak) if is_whole else f"{three_figures(peak)}, {status_words(cell)}"
-            is_upright = width > 0.3 and is_whole
-            axes.annotate(
-                words, (at, peak), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
-                rotation=0 if is_upright else 90,
-            )  # fmt: skip
+    is_wide = len(marks) * len(numbers) > 12
+    has_room = len(marks) * len(numbers) <= (20 if is_wide else 8)
+    width = 0.84 / len(marks)
+    drawing, axes = plt.subplots(figsize=(WIDE, 3.6) if is_wide else SMALL, layout="constrained")
+    for cell in cells:
+        place, mark = list(marks).index(series_of(cell)), marks[series_of(cell)]
+        at = numbers.index(cell["gpus"]) + (place - (len(marks) - 1) / 2) * width
+        peak, is_whole = max(cell["peak_memory_mib"]), cell["status"] == "ok"
+        axes.bar(
+            at, peak, 0.9 * width, facecolor=mark.colour if is_whole else "white", hatch=mark.hatch,
+            edgecolor="white" if is_whole else mark.colour, linestyle="-" if is_whole else "--",
+        )  # fmt: skip
+        words = three_figures(peak) + ("" if is_whole else f"{chr(10) if has_room else ' '}{cell['status']}")
+        axes.annotate(
+            words, (at, peak), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9,
+            rotation=0 if has_room else 90,
+        )  # fmt: skip
     axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+    axes.set_xlim(-0.5, len(numbers) - 0.5)
+    axes.set_ylim(0, (1.2 if has_room else 1.35) * max(max(cell["peak_memory_mib"]) for cell in cells))
     axes.grid(visible=False, axis="x")
-    axes.margins(y=0.25)
     axes.set(xlabel=f"{metrics['unit']}s", ylabel="peak memory, largest rank (MiB)")
     add_legend(
         drawing, [Patch(facecolor=m.colour, edgecolor="white", hatch=m.hatch, label=m.name) for m in marks.values()]
@@ -67,10 +69,10 @@ def draw_memory(metrics: Facts) -> Picture | None:
         + ("" if cell["status"] == "ok" else f", {status_words(cell)}")
         for cell in cells
     )
-    caption = (
-        "The most memory that a rank ever held, of the rank that held most. Dashed outline: it did not fit, or failed."
-    )
-    return Picture(drawing, "Peak memory", alt, caption)
+    caption = "The most memory that the rank which held most ever held."
+    if any(cell["status"] != "ok" for cell in cells):
+        caption += " Dashed outline: what was held or wanted where it did not fit (oom) or failed."
+    return Picture(drawing, "Peak memory", alt, caption, is_wide)
 
 
 def draw_split(metrics: Facts) -> Picture | None:
@@ -106,9 +108,7 @@ def draw_split(metrics: Facts) -> Picture | None:
     axes.set_xlim(0, 100)
     axes.margins(y=0.01)
     axes.set_xlabel("share of an epoch (%); on the right its seconds")
-    add_legend(
-        drawing, [Patch(facecolor=c, edgecolor="white", hatch=h, label=part) for part, (c, h) in PARTS.items()], 5
-    )
+    add_legend(drawing, [Patch(facecolor=c, edgecolor="white", hatch=h, label=part) for part, (c, h) in PARTS.items()])
     alt = "; ".join(
         f"{cell_name(metrics, cell)}: "
         + ", ".join(f"{part} {three_figures(cell['split'].get(part, 0.0))} s" for part in PARTS)

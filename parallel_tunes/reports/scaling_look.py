@@ -21,7 +21,7 @@ from parallel_tunes.reports.scaling_tables import STATUS
 Facts = dict[str, Any]
 Series = tuple[int, str]  # batch and precision: what stays the same along a line
 LOOK: Any = STYLE | {"figure.dpi": 150, "axes.axisbelow": True, "hatch.linewidth": 0.8, "legend.frameon": False}
-SMALL, WIDE = (6.0, 4.0), 9.0  # inches; two small ones stand side by side on a page
+SMALL, WIDE = (5.2, 3.6), 10.6  # inches; two small ones stand side by side on a page
 MARKS = [
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
@@ -162,11 +162,11 @@ def set_numbers(axes: Axes, numbers: Iterable[int], right: float | None = None) 
 def beside(axes: Axes, numbers: Iterable[float], place: int, num_places: int) -> Any:
     """Where the marks of one of several series stand: beside N, so that they do not hide each other."""
     at = np.array(list(numbers), float)
-    step = place - (num_places - 1) / 2
+    step = min(0.014, 0.05 / num_places) * (place - (num_places - 1) / 2)
     left, right = axes.get_xlim()
     if axes.get_xscale() == "log":
-        return at * (right / left) ** (0.014 * step)
-    return at + 0.014 * step * (right - left)
+        return at * (right / left) ** step
+    return at + step * (right - left)
 
 
 def draw_marks(axes: Axes, at: Any, intervals: Sequence[Facts], mark: Mark, times: float = 1.0) -> None:
@@ -183,11 +183,13 @@ def ideal_handle(words: str) -> Line2D:
     return Line2D([], [], color=GREY, linewidth=3, alpha=0.6, label=words)
 
 
-def add_legend(drawing: Figure, handles: Sequence[Any], columns: int = 3) -> None:
-    """A legend above the axes, where nothing is drawn."""
+def add_legend(drawing: Figure, handles: Sequence[Any]) -> None:
+    """A legend above the axes, where nothing is drawn, in as many columns as its words leave room for."""
     labels = [str(handle.get_label()) for handle in handles]
+    column_in = 0.6 + 0.066 * max(map(len, labels))
+    columns = max(1, int((drawing.get_figwidth() - 0.2) / column_in))
     drawing.legend(
-        handles, labels, loc="outside upper left", ncols=columns, fontsize=9, columnspacing=1.4, handlelength=2.4
+        handles, labels, loc="outside upper left", ncols=columns, fontsize=9, columnspacing=1.2, handlelength=2.2
     )
 
 

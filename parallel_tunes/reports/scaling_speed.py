@@ -75,7 +75,7 @@ def draw_speedup(metrics: Facts) -> Picture | None:
     handles += [_law_handle(law, fits) for law in LAWS if any(fit["law"] == law for fit in fits)]
     add_legend(drawing, [*handles, ideal_handle(f"ideal: N {unit}s, N times")])
     if fits:
-        axes.axvspan(1.03 * numbers[-1], right, color="black", alpha=0.05, linewidth=0, zorder=0)
+        axes.axvspan(1.15 * numbers[-1], right, color="black", alpha=0.05, linewidth=0, zorder=0)
         axes.text(0.985, 0.02, "not measured", transform=axes.transAxes, ha="right", color="#57606a", fontsize=8.5)
     return Picture(drawing, "Speed-up", _tell(metrics, lines, "speedup", " times"), _caption(metrics, lines, fits))
 
@@ -157,7 +157,7 @@ def draw_throughput(metrics: Facts) -> Picture | None:
         return None
     numbers, batches = (sorted({cell[key] for cell in cells}) for key in ("gpus", "batch"))
     precisions = list(dict.fromkeys(cell["precision"] for cell in cells))
-    size = (WIDE if len(precisions) > 1 else 6.0, 1.5 + 0.5 * len(batches))
+    size = (WIDE, max(3.0, 1.4 + 0.55 * len(batches))) if len(precisions) > 1 else SMALL
     drawing, panels = plt.subplots(1, len(precisions), figsize=size, layout="constrained", squeeze=False, sharey=True)
     for axes, precision in zip(panels.flat, precisions, strict=True):
         image = axes.imshow(
@@ -247,7 +247,7 @@ def draw_preprocessing(metrics: Facts) -> Picture | None:
     else:
         axes.set_ylim(0, None)
     axes.set(xlabel="engines", ylabel="tracks/s")
-    add_legend(drawing, handles, 2)
+    add_legend(drawing, handles)
     alt = "; ".join(f"{cell['name']}: {three_figures(cell['tracks_per_s']['median'])} tracks/s" for cell in cells)
     caption = (
         f"Tracks/s from file to shards, of {found['n_tracks']} tracks. Grey: as many times quicker as there are engines. "

@@ -119,10 +119,12 @@ def _status(cell: Facts) -> str:
 def tabulate(
     title: str, cells: list[Facts], places: list[tuple[str, Callable[[Facts], str]]], columns: list[Column]
 ) -> Table:
-    """A row a cell; a column that no cell fills is left out, and so is a status that is always ok."""
+    """A row a cell; a column that no cell fills is left out, and so are a status and a precision that never change."""
     columns = [column for column in columns if any(cell.get(column.key) not in (None, []) for cell in cells)]
-    if all(_status(cell) == "ok" for cell in cells):
-        places = [place for place in places if place[0] != "status"]
+    alike = {"status"} if all(_status(cell) == "ok" for cell in cells) else set()
+    if len({cell.get("precision") for cell in cells}) == 1:
+        alike.add("precision")  # the name has it
+    places = [place for place in places if place[0] not in alike]
     heads = [head for head, _ in places] + [column.head for column in columns]
     rows = [
         [Value(tell(cell)) for _, tell in places] + [show(cell.get(column.key), column.times) for column in columns]

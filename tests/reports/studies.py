@@ -64,16 +64,16 @@ def measured_cell(gpus: int, batch: int, mode: str, num_samples: int = 20_000, *
 
 def make_fit(law: str, batch: int, numbers: tuple[int, ...], precision: str = "bf16") -> Facts:
     """A law fitted to a series."""
+    share = {"amdahl": 0.16, "usl": 0.14, "gustafson": 0.2}[law]
+    one = measured_cell(1, batch, "weak")["samples_per_s"]["median"]
     names = ("contention", "coherency") if law == "usl" else ("serial_share",)
-    share = 0.06 if batch < 128 else 0.03
-    ends = range(10, 20 * max(numbers) + 1)
-    curve = [
-        [n / 10, 670 * (n / 10) / (1 + share * (n / 10 - 1) + (law == "usl") * 0.004 * n * (n / 10 - 1) / 10)]
-        for n in ends
-    ]
+    curve = []
+    for tenths in range(10, 20 * max(numbers) + 1):
+        n = tenths / 10
+        curve.append([n, one * n / (1 + share * (n - 1) + (law == "usl") * 0.006 * n * (n - 1))])
     return {
-        "law": law, "batch": batch, "precision": precision, "rate_of_one": interval(671.5),
-        "parameters": {name: interval(share / (1 + at), 0.3) for at, name in enumerate(names)},
+        "law": law, "batch": batch, "precision": precision, "rate_of_one": interval(one),
+        "parameters": {name: interval(share / (1 + 20 * at), 0.3) for at, name in enumerate(names)},
         "is_descriptive": max(numbers) <= 4, "words": f"{law}: {100 * share:.1f} % of a step of one GPU is serial.",
         "curve": curve,
     }  # fmt: skip
