@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito's, told apart by any eye
 BLUE, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#999999"
+GREEN, AMBER, PURPLE, BLACK = "#009E73", "#E69F00", "#CC79A7", "#000000"
 STYLE: Any = {
     "figure.dpi": 110,
     "font.size": 10,
@@ -37,6 +38,21 @@ def to_png(drawing: Figure) -> bytes:
     return stream.getvalue()
 
 
+def to_svg(drawing: Figure) -> bytes:
+    """A figure as an SVG, the same bytes whenever and wherever it is drawn; it is closed."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "parallel_tunes"}):  # names of clips and hatches, else drawn by lot
+        drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(drawing)
+    return stream.getvalue()
+
+
+def to_address(picture: bytes) -> str:
+    """A PNG or an SVG as a data URI, told apart by their first bytes."""
+    kind = "svg+xml" if picture.startswith((b"<?xml", b"<svg")) else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+
+
 def render_page(
     template: str, facts: Mapping[str, Any], pictures: Mapping[str, bytes], filters: Mapping[str, Any] | None = None
 ) -> str:
@@ -44,7 +60,7 @@ def render_page(
 
     Args:
         template: a file of this folder; it sees `facts`, and each picture as `images[name]`.
-        pictures: PNGs by name.
+        pictures: PNGs or SVGs by name.
         filters: functions that the template may call.
     """
     pages = jinja2.Environment(
@@ -52,5 +68,5 @@ def render_page(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     pages.filters.update(filters or {})
-    images = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
+    images = {name: to_address(picture) for name, picture in pictures.items()}
     return pages.get_template(template).render(facts, images=images)
