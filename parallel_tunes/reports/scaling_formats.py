@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from parallel_tunes.reports.scaling_tables import Facts, Table, Value
+from parallel_tunes.reports.scaling_tables import Facts, Table, Value, all_tables, comparison_table
 
 TEX = str.maketrans({
     **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
@@ -108,3 +108,17 @@ def to_extrap(rows: Iterable[Facts]) -> str:
 
 def _point(row: Facts) -> tuple[Any, ...]:
     return row["gpus"], row["batch"], row["precision"]
+
+
+def to_lines(report: Facts) -> Iterator[str]:
+    """The first table and the recommendation, or what two studies differ in, as plain text."""
+    metrics = report["metrics"]
+    table = comparison_table(metrics) if "a" in metrics else next(iter(all_tables(metrics)), None)
+    if table:
+        rows = [table.heads, *([_beside(value) for value in row] for row in table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            pairs = enumerate(zip(row, widths, strict=True))
+            yield "  ".join(f"{text:{width if at < table.num_words else f'>{width}'}}" for at, (text, width) in pairs)
+        yield ""
+    yield from metrics.get("advice", [])
