@@ -1,79 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from studies import Plain, around, broken, cell, said, study
 
 from parallel_tunes.scaling.advice import advise
-
-Plain = dict[str, Any]
-
-
-def around(median: float, spread: float = 0.01) -> dict[str, float]:
-    return {"median": median, "low": median * (1 - spread), "high": median * (1 + spread)}
-
-
-def cell(
-    gpus: int,
-    rate: float,
-    *,
-    batch: int = 64,
-    precision: str = "bf16",
-    one: float | None = 100.0,
-    spread: float = 0.01,
-    **other: Any,
-) -> Plain:
-    """A cell of `rate` samples/s whose training is of 360,000 samples; `one` is the rate of its baseline."""
-    gain = rate / one if one else 0.0
-    seconds = 360_000 / rate
-    return {
-        "name": f"gpus{gpus}-batch{batch}-{precision}",
-        "gpus": gpus,
-        "batch": batch,
-        "global_batch": batch,
-        "precision": precision,
-        "ddp": gpus > 1,
-        "status": "ok",
-        "reason": None,
-        "n": 5,
-        "is_stable": True,
-        "samples_per_s": around(rate, spread),
-        "baseline": f"gpus1-batch{batch}-{precision}" if one and gpus > 1 else None,
-        "speedup": around(gain, spread) if one and gpus > 1 else None,
-        "efficiency": around(gain / gpus, spread) if one and gpus > 1 else None,
-        "split": {
-            "data": 2.0,
-            "compute": 80.0,
-            "communication": 10.0 * (gpus > 1),
-            "evaluation": 8.0,
-            "checkpoint": 0.0,
-        },
-        "epoch_s": around(seconds / 40, spread),
-        "train_s": around(seconds, spread),
-        "gpu_hours": around(seconds * gpus / 3600, spread),
-        "peak_memory_mib": [512.0],
-        **other,
-    }
-
-
-def broken(gpus: int, status: str, **other: Any) -> Plain:
-    nothing = dict.fromkeys(
-        ["samples_per_s", "speedup", "efficiency", "epoch_s", "train_s", "gpu_hours", "split", "baseline"]
-    )
-    return cell(gpus, 1.0) | nothing | {"status": status, "n": 0, "peak_memory_mib": []} | other
-
-
-def study(*cells: Plain, **other: Any) -> Plain:
-    return {
-        "mode": "strong", "unit": "GPU", "quick": False, "num_launches": 5, "num_epochs": 40, "target": None,
-        "missing": [], "cells": list(cells), "noise_scale": [],
-    } | other  # fmt: skip
-
-
-def said(metrics: Plain, *starts: str) -> str:
-    """The one sentence that starts like this, in any case but that of its first letter."""
-    (found,) = [sentence for sentence in advise(metrics) if sentence.startswith(starts)]
-    return found
 
 
 def test_cheapest_and_fastest() -> None:
@@ -178,48 +108,6 @@ def test_a_certain_loss_goes_before_a_seeming_one() -> None:
     ]
 
 
-def test_bottlenecks() -> None:
-    metrics = study(cell(1, 100), cell(2, 180))
-    fast, alone = [sentence for sentence in advise(metrics) if "an epoch is" in sentence]
-    assert fast == (
-        "On 2 GPUs at a global batch of 64 in bf16, the fastest, an epoch is 80 % compute, 10 % communication, 8 % evaluation"
-        " and 2 % data: besides compute, communication takes most."
-    )
-    assert alone.startswith("On 1 GPU")
-    assert alone.endswith("besides compute, evaluation takes most.")
-
-
-def test_no_bottleneck_but_compute() -> None:
-    advice = advise(study(cell(1, 100, split={"data": 0.0, "compute": 3.0}), cell(2, 50, split=None)))
-    assert [each for each in advice if "an epoch" in each] == [
-        "On 1 GPU at a global batch of 64 in bf16, the fastest, an epoch is 100 % compute."
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rate", "says"),
-    [
-        (
-            60.0,
-            "The precision bf16 pays: 1.67 times the samples/s of fp32; on 1 GPU at a global batch of 64 in bf16 100.0",
-        ),
-        (130.0, "The precision bf16 does not pay: 0.769 times the samples/s of fp32"),
-        (100.5, "The precision bf16 cannot be told to pay: 0.995 times"),
-    ],
-)
-def test_a_precision_that_pays(rate: float, says: str) -> None:
-    assert said(study(cell(1, 100), cell(1, rate, precision="fp32")), "The precision").startswith(says)
-
-
-def test_a_precision_over_several_cells() -> None:
-    narrow = [cell(1, 100), cell(2, 180), cell(4, 200)]
-    wide = [cell(1, 60, precision="fp32"), cell(2, 179, precision="fp32"), cell(4, 250, precision="fp32")]
-    assert said(study(*wide, *narrow), "The precision").startswith(
-        "The precision bf16 pays in 1 of 3 configurations, loses in 1, and in 1 it cannot be told: 0.800 to 1.67 times"
-    )
-    assert not [each for each in advise(study(*narrow)) if each.startswith("The precision")]
-
-
 def test_the_target() -> None:
     def reaching(gpus: int, seconds: float, num: int) -> Plain:
         reached = {"time_to_target_s": around(seconds), "gpu_hours_to_target": around(seconds * gpus / 3600)}
@@ -243,54 +131,10 @@ def test_the_target() -> None:
     assert "whether a larger one" not in " ".join(advise(metrics))
 
 
-def test_what_did_not_work_is_said() -> None:
-    metrics = study(
-        cell(1, 100),
-        broken(1, "oom", batch=512, peak_memory_mib=[81000.0, 80000.5]),
-        broken(2, "oom", batch=512),
-        broken(2, "failed", reason="NCCL error"),
-        broken(4, "missing"),
-        missing=["gpus4-batch64-bf16: launch 1"],
-    )
-    assert said(metrics, "Out of memory") == (
-        "Out of memory: 1 GPU at a global batch of 512 in bf16 (81,000 MiB on a GPU) and 2 GPUs at a global batch of 512 in bf16."
-    )
-    assert said(metrics, "Failed") == "Failed: 2 GPUs at a global batch of 64 in bf16 (NCCL error)."
-    assert (
-        said(metrics, "Not there yet") == "Not there yet: gpus4-batch64-bf16: launch 1; what is said here may change."
-    )
-    assert advise(metrics)[0].startswith("Cheapest for 40 epochs: 1 GPU")
-
-
-def test_long_lists_are_cut() -> None:
-    says = said(study(cell(1, 100), missing=[f"launch {num}" for num in range(20)]), "Not there yet")
-    assert "launch 5 and 14 more" in says
-    assert "launch 6" not in says
-
-
 def test_nothing_to_say() -> None:
     assert advise(study()) == []
     assert advise({"cells": []}) == []
     assert advise(study(broken(1, "oom"), broken(2, "missing")))[0] == "No configuration has a cost that could be told."
-
-
-@pytest.mark.parametrize(
-    ("batch", "end"),
-    [
-        (64, "batches above it bring little (McCandlish et al. 2018)."),
-        (256, "bring little (McCandlish et al. 2018), and the fastest, 256, lies within its interval."),
-        (512, "bring little (McCandlish et al. 2018), and the fastest, 512, lies above it."),
-    ],
-)
-def test_the_noise_scale(batch: int, end: str) -> None:
-    noise = [
-        {"batch": 8, "median": 1.0, "low": 0.5, "high": 2.0, "n": 10},
-        {"batch": batch, "median": 210.0, "low": 120.0, "high": 400.0, "n": 10},
-        {"batch": 1024, "median": None, "low": None, "high": None, "n": 0},
-    ]
-    says = said(study(cell(1, 100, batch=batch), noise_scale=noise), "A hint")
-    assert f"is 210 (95 % interval 120 to 400) samples at a global batch of {batch};" in says
-    assert says.endswith(end)
 
 
 def test_a_quick_look_is_called_one() -> None:

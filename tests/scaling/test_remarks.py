@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from studies import broken, cell, said, study
+
+from parallel_tunes.scaling.advice import advise
+
+
+def test_bottlenecks() -> None:
+    metrics = study(cell(1, 100), cell(2, 180))
+    fast, alone = [sentence for sentence in advise(metrics) if "an epoch is" in sentence]
+    assert fast == (
+        "On 2 GPUs at a global batch of 64 in bf16, the fastest, an epoch is 80 % compute, 10 % communication, 8 % evaluation"
+        " and 2 % data: besides compute, communication takes most."
+    )
+    assert alone.startswith("On 1 GPU")
+    assert alone.endswith("besides compute, evaluation takes most.")
+
+
+def test_no_bottleneck_but_compute() -> None:
+    advice = advise(study(cell(1, 100, split={"data": 0.0, "compute": 3.0}), cell(2, 50, split=None)))
+    assert [each for each in advice if "an epoch" in each] == [
+        "On 1 GPU at a global batch of 64 in bf16, the fastest, an epoch is 100 % compute."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        (
+            60.0,
+            "The precision bf16 pays: 1.67 times the samples/s of fp32; on 1 GPU at a global batch of 64 in bf16 100.0",
+        ),
+        (130.0, "The precision bf16 does not pay: 0.769 times the samples/s of fp32"),
+        (100.5, "The precision bf16 cannot be told to pay: 0.995 times"),
+    ],
+)
+def test_a_precision_that_pays(rate: float, says: str) -> None:
+    assert said(study(cell(1, 100), cell(1, rate, precision="fp32")), "The precision").startswith(says)
+
+
+def test_a_precision_over_several_cells() -> None:
+    narrow = [cell(1, 100), cell(2, 180), cell(4, 200)]
+    wide = [cell(1, 60, precision="fp32"), cell(2, 179, precision="fp32"), cell(4, 250, precision="fp32")]
+    assert said(study(*wide, *narrow), "The precision").startswith(
+        "The precision bf16 pays in 1 of 3 configurations, loses in 1, and in 1 it cannot be told: 0.800 to 1.67 times"
+    )
+    assert not [each for each in advise(study(*narrow)) if each.startswith("The precision")]
+
+
+def test_what_did_not_work_is_said() -> None:
+    metrics = study(
+        cell(1, 100),
+        broken(1, "oom", batch=512, peak_memory_mib=[81000.0, 80000.5]),
+        broken(2, "oom", batch=512),
+        broken(2, "failed", reason="NCCL error"),
+        broken(4, "missing"),
+        missing=["gpus4-batch64-bf16: launch 1"],
+    )
+    assert said(metrics, "Out of memory") == (
+        "Out of memory: 1 GPU at a global batch of 512 in bf16 (81,000 MiB on a GPU) and 2 GPUs at a global batch of 512 in bf16."
+    )
+    assert said(metrics, "Failed") == "Failed: 2 GPUs at a global batch of 64 in bf16 (NCCL error)."
+    assert (
+        said(metrics, "Not there yet") == "Not there yet: gpus4-batch64-bf16: launch 1; what is said here may change."
+    )
+    assert advise(metrics)[0].startswith("Cheapest for 40 epochs: 1 GPU")
+
+
+def test_long_lists_are_cut() -> None:
+    says = said(study(cell(1, 100), missing=[f"launch {num}" for num in range(20)]), "Not there yet")
+    assert "launch 5 and 14 more" in says
+    assert "launch 6" not in says
+
+
+@pytest.mark.parametrize(
+    ("batch", "end"),
+    [
+        (64, "batches above it bring little (McCandlish et al. 2018)."),
+        (256, "bring little (McCandlish et al. 2018), and the fastest, 256, lies within its interval."),
+        (512, "bring little (McCandlish et al. 2018), and the fastest, 512, lies above it."),
+    ],
+)
+def test_the_noise_scale(batch: int, end: str) -> None:
+    noise = [
+        {"batch": 8, "median": 1.0, "low": 0.5, "high": 2.0, "n": 10},
+        {"batch": batch, "median": 210.0, "low": 120.0, "high": 400.0, "n": 10},
+        {"batch": 1024, "median": None, "low": None, "high": None, "n": 0},
+    ]
+    says = said(study(cell(1, 100, batch=batch), noise_scale=noise), "A hint")
+    assert f"is 210 (95 % interval 120 to 400) samples at a global batch of {batch};" in says
+    assert says.endswith(end)
