@@ -43,7 +43,8 @@ def reopen(cfg: ScalingJob) -> ScalingJob:
     if not isinstance(tree, dict) or tree.pop("job", None) != "scaling":
         raise UserError(wrong)
     study = build(ScalingJob, merge(to_plain(cfg), tree))
-    return replace(study, report=cfg.report, run=replace(study.run, dir=cfg.report, name=None))
+    settings = replace(study.scaling, print=False, share=None)
+    return replace(study, report=cfg.report, scaling=settings, run=replace(study.run, dir=cfg.report, name=None))
 
 
 def merge(usual: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:

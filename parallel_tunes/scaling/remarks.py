@@ -69,15 +69,13 @@ def _say_precision(study: Measured, precision: str, wide: str, pairs: list[tuple
 
 def say_noise(study: Measured) -> str | None:
     """The gradient noise scale as a hint which batches are worth their samples."""
-    found = [entry for entry in study.metrics.get("noise_scale") or () if entry.get("median") is not None]
+    found = study.metrics.get("noise_scale_of_all")
     if not found:
         return None
     shown = study.shown()
-    near = [entry for entry in found if shown and entry["batch"] == shown["global_batch"]]
-    entry = (near or found)[-1]
-    noise = Interval(entry["median"], entry["low"], entry["high"])
+    noise = Interval(found["median"], found["low"], found["high"])
     says = (
-        f"a hint: the gradient noise scale is {told(noise)} samples at a global batch of {entry['batch']};"
+        f"a hint: early in the training the gradient noise scale is {told(noise)} samples, and grows later;"
         " batches above it bring little (McCandlish et al. 2018)"
     )
     if shown is None or shown["global_batch"] <= noise.low:

@@ -41,7 +41,7 @@ def summarise(cfg: ScalingJob, rows: list[Row], *, unit: str, threads: int) -> d
         "target": settings.target,
         "missing": [f"{row['cell']}: launch {row['launch']}" for row in rows if row["status"] == "missing"],
         "cells": cells,
-        "noise_scale": list(summarise_noise(rows, settings.seed)),
+        **summarise_noise(rows, settings.seed),
         "preprocess": summarise_preprocess(cfg, rows),
     }
     lines = group_lines(cells)
@@ -234,19 +234,20 @@ def describe_line(line: list[dict[str, Any]], cells: dict[str, list[Row]], unit:
     return {**{axis: line[0][axis] for axis in ("batch", "precision")}, "kind": kind, "words": words}
 
 
-def summarise_noise(rows: list[Row], seed: int) -> Iterable[dict[str, Any]]:
-    """The gradient noise scale of each global batch and of all together (batch None), where it can be told."""
-    found = dict[int | None, list[list[float]]]()
+def summarise_noise(rows: list[Row], seed: int) -> dict[str, Any]:
+    """The gradient noise scale by global batch, where it can be told, and over all launches, whose models are alike."""
+    found = dict[int, list[list[float]]]()
     for row in rows:
         if row["kind"] == "train" and row["status"] == "ok":
-            names = ("small", "big", "per_small", "per_big")
-            steps = [list(pair) for pair in zip(*(row[f"noise_{name}"] for name in names), strict=True)]
-            for batch in (None, int(row["global_batch"])):
-                found.setdefault(batch, []).extend(steps)
-    for batch, pairs in found.items() if len(found) > 2 else list(found.items())[1:]:
-        scale = estimate_noise(pairs, seed) if pairs else None
-        if scale:
-            yield {"batch": batch, "n": len(pairs), **scale.to_plain()}
+            norms = (row[f"noise_{name}"] for name in ("small", "big", "per_small", "per_big"))
+            found.setdefault(int(row["global_batch"]), []).extend(map(list, zip(*norms, strict=True)))
+
+    def tell(steps: list[list[float]]) -> dict[str, Any] | None:
+        scale = estimate_noise(steps, seed) if steps else None
+        return {"n": len(steps), **scale.to_plain()} if scale else None
+
+    by_batch = [{"batch": batch, **told} for batch, steps in sorted(found.items()) if (told := tell(steps))]
+    return {"noise_scale": by_batch, "noise_scale_of_all": tell([step for steps in found.values() for step in steps])}
 
 
 def summarise_preprocess(cfg: ScalingJob, rows: list[Row]) -> dict[str, Any] | None:

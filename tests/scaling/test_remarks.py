@@ -82,11 +82,7 @@ def test_long_lists_are_cut() -> None:
     ],
 )
 def test_the_noise_scale(batch: int, end: str) -> None:
-    noise = [
-        {"batch": 8, "median": 1.0, "low": 0.5, "high": 2.0, "n": 10},
-        {"batch": batch, "median": 210.0, "low": 120.0, "high": 400.0, "n": 10},
-        {"batch": 1024, "median": None, "low": None, "high": None, "n": 0},
-    ]
-    says = said(study(cell(1, 100, batch=batch), noise_scale=noise), "A hint")
-    assert f"is 210 (95 % interval 120 to 400) samples at a global batch of {batch};" in says
+    noise = {"median": 210.0, "low": 120.0, "high": 400.0, "n": 10}
+    says = said(study(cell(1, 100, batch=batch), noise_scale_of_all=noise), "A hint")
+    assert "is 210 (95 % interval 120 to 400) samples, and grows later;" in says
     assert says.endswith(end)
