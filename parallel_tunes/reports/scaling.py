@@ -36,7 +36,7 @@ FIGURES: dict[str, Callable[[Facts], Picture | None]] = {
 
 
 def write(run: Run, report: dict[str, Any], rows: Iterable[Facts]) -> None:
-    """Write each figure as a PNG and an SVG, cells.md, cells.tex, cells.csv, extrap.json and report.html.
+    """Write each figure as a PNG and an SVG, cells.md, cells.tex, cells.csv, report.html, and extrap.json if any step was timed.
 
     Args:
         report: as report.json, whose `metrics` hold the study.
@@ -54,7 +54,8 @@ def write(run: Run, report: dict[str, Any], rows: Iterable[Facts]) -> None:
     run.write_bytes("cells.md", to_markdown(tables).encode())
     run.write_bytes("cells.tex", to_latex(tables).encode())
     run.write_bytes("cells.csv", to_csv(metrics).encode())
-    run.write_bytes("extrap.json", to_extrap(rows).encode())
+    for name, text in to_extrap(rows).items():
+        run.write_bytes(name, text.encode())
     run.write_bytes("report.html", render(report, pictures, images).encode())
 
 

@@ -85,25 +85,27 @@ def _flatten(cell: Facts) -> Iterator[tuple[str, Any]]:
             yield key, figure
 
 
-def to_extrap(rows: Iterable[Facts]) -> str:
-    """The step times as Extra-P's JSON: a point for each number of GPUs and batch, a value for each window.
+def to_extrap(rows: Iterable[Facts]) -> dict[str, str]:
+    """The step times as Extra-P's JSON by name of file: a point for each size, a value for each window.
 
-    Where one GPU ran with DDP and without, the one with stands: the model is of one program at any size.
+    Extra-P wants the same points of everything in a file: a precision beside the first has a file of its own. It wants
+    two values of each parameter: what does not vary is none. Where one GPU ran with DDP and without, the one with
+    stands: the model is of one program at any size.
     """
     mine = [row for row in rows if row["kind"] == "train" and row["status"] == "ok" and row.get("step_s")]
     wrapped = {_point(row) for row in mine if row["ddp"]}
     mine = [row for row in mine if row["ddp"] or _point(row) not in wrapped]
-    varied = [name for name in ("gpus", "batch") if len({row[name] for row in mine}) > 1] or ["gpus"]
-    precisions = dict.fromkeys(row["precision"] for row in mine)
-    measurements = {}
-    for precision in precisions:
+    files: dict[str, str] = {}
+    for precision in dict.fromkeys(row["precision"] for row in mine):
+        same = [row for row in mine if row["precision"] == precision]
+        varied = [name for name in ("gpus", "batch") if len({row[name] for row in same}) > 1] or ["gpus"]
         values: dict[tuple[int, ...], list[float]] = {}
-        for row in mine:
-            if row["precision"] == precision:
-                values.setdefault(tuple(row[name] for name in varied), []).extend(row["step_s"])
+        for row in same:
+            values.setdefault(tuple(row[name] for name in varied), []).extend(row["step_s"])
         points = [{"point": list(point), "values": values[point]} for point in sorted(values)]
-        measurements["step" if len(precisions) == 1 else f"step {precision}"] = {"time": points}
-    return json.dumps({"parameters": varied, "measurements": measurements}, indent=1) + "\n"
+        study = {"parameters": varied, "measurements": {"step": {"time": points}}}
+        files[f"extrap-{precision}.json" if files else "extrap.json"] = json.dumps(study, indent=1) + "\n"
+    return files
 
 
 def _point(row: Facts) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from parallel_tunes.reports.page import GREY
 from parallel_tunes.reports.scaling_look import (
@@ -107,7 +108,7 @@ def label_points(axes: Axes, points: list[Point], words: list[str], line: list[i
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 5},
         )  # fmt: skip
         note.set_in_layout(False)
-        extent = note.get_window_extent(drawing.canvas.get_renderer())
+        extent = Text.get_window_extent(note, drawing.canvas.get_renderer())  # the word's, without its arrow
         half_x, half_y = extent.width / 2, extent.height / 2
         box, is_far = _free_place((x, y), (half_x, half_y), taken, axes.get_window_extent(), pixels)
         note.set_position(((box[0] + half_x - x) / pixels, (box[1] + half_y - y) / pixels))

@@ -86,7 +86,7 @@ def series_of(cell: Facts) -> Series:
 def series_name(metrics: Facts, series: Series) -> str:
     """`batch 64`, and the precision where there are several."""
     batch, precision = series
-    words = f"{batch} per {metrics['unit']}" if metrics["mode"] == "weak" else f"batch {batch}"
+    words = f"batch {batch} per {metrics['unit']}" if metrics["mode"] == "weak" else f"batch {batch}"
     several = len({cell["precision"] for cell in metrics["cells"]}) > 1
     return f"{words}, {precision}" if several else words
 

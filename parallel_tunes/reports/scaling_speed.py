@@ -100,7 +100,7 @@ def _law_handle(law: str, fits: list[Facts]) -> Line2D:
 
 def _caption(metrics: Facts, lines: dict[Series, list[Facts]], fits: list[Facts]) -> str:
     unit = metrics["unit"]
-    per = f"the batch a {unit} stays the same" if metrics["mode"] == "weak" else "the global batch stays the same"
+    per = f"the batch per {unit} stays the same" if metrics["mode"] == "weak" else "the global batch stays the same"
     words = [f"How many times the samples/s of one {unit} without DDP; along a line {per}."]
     words.append("The nearer to the grey line the better. Bars: 95 % intervals.")
     if fits:
@@ -169,7 +169,7 @@ def draw_throughput(metrics: Facts) -> Picture | None:
         axes.set_yticks(range(len(batches)), [str(batch) for batch in batches])
         axes.set_xlabel(f"{metrics['unit']}s")
         axes.set_title(precision, fontsize=10)
-    panels[0, 0].set_ylabel(f"batch a {metrics['unit']}" if metrics["mode"] == "weak" else "global batch")
+    panels[0, 0].set_ylabel(f"batch per {metrics['unit']}" if metrics["mode"] == "weak" else "global batch")
     drawing.colorbar(image, ax=panels, label="samples/s")
     alt = "; ".join(
         f"{cell_name(metrics, cell)}: "

@@ -100,7 +100,7 @@ def cell_tables(metrics: Facts) -> list[Table]:
 
 def _places(metrics: Facts) -> list[tuple[str, Callable[[Facts], str]]]:
     """The columns that say which cell a row is of."""
-    batch = f"batch a {metrics['unit']}" if metrics["mode"] == "weak" else "global batch"
+    batch = f"batch per {metrics['unit']}" if metrics["mode"] == "weak" else "global batch"
     return [
         ("cell", lambda cell: cell["name"]),
         ("precision", lambda cell: cell["precision"]),

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
+from matplotlib.text import Text
+
+from parallel_tunes.reports.scaling_look import Picture
+
 Facts = dict[str, Any]
+NASTY = '<b>&"{{ 7*7 }} 100%_$\\x{#~^|`'
+
+
+def texts(picture: Picture | None) -> list[str]:
+    """Every text of a figure, of its legends too."""
+    assert picture is not None
+    found = picture.drawing.findobj(Text)
+    plt.close(picture.drawing)
+    return [text.get_text() for text in found if isinstance(text, Text) and text.get_text()]
 
 
 def interval(median: float, share: float = 0.03) -> Facts:
@@ -102,7 +116,8 @@ def make_study(
 ) -> Facts:
     """report.json of a study: at the largest batch one GPU has too little memory, and the largest N is missing."""
     cells = [measured_cell(gpus, batch, mode) for batch in batches for gpus in numbers]
-    cells.insert(1, measured_cell(1, batches[0], mode, ddp=True))
+    if numbers[0] == 1:
+        cells.insert(1, measured_cell(1, batches[0], mode, ddp=True))
     for at, cell in enumerate(cells):
         if cell["batch"] == batches[-1] and cell["gpus"] == numbers[0] and len(batches) > 1:
             cells[at] = blank_cell(cell["gpus"], cell["batch"], mode, "oom") | {
