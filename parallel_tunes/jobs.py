@@ -238,7 +238,14 @@ def doctor(cfg: config.DoctorJob, mesh: Mesh, run: Run) -> Facts:
 
 def scaling(cfg: config.ScalingJob, mesh: Mesh, run: Run) -> Facts:
     """Measure trainings and preprocessings on more and more GPUs and engines, and say what is worth its hours."""
-    return studies.carry_out(cfg, run, lambda: _shards_for(cfg.data, cfg.features, cfg, mesh, run).folder)
+    from parallel_tunes.reports.scaling import comparison, study
+
+    facts = studies.carry_out(cfg, run, lambda: _shards_for(cfg.data, cfg.features, cfg, mesh, run).folder)
+    if cfg.compare:
+        facts["publish"] = partial(comparison.write_comparison, run)
+    elif "rows" in facts:
+        facts["publish"] = partial(study.write, run, rows=facts.pop("rows"))
+    return facts
 
 
 def predict(cfg: config.PredictJob, mesh: Mesh, run: Run) -> Facts:

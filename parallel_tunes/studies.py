@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,7 @@ def carry_out(cfg: ScalingJob, run: Run, find_shards: Callable[[], Path]) -> Fac
         find_shards: gives what trainings read, and makes it if need be.
     """
     if cfg.compare:
-        from parallel_tunes.reports.scaling_compare import write_comparison
-
-        return {"metrics": compare(cfg.compare, cfg.scaling.seed), "publish": partial(write_comparison, run)}
+        return {"metrics": compare(cfg.compare, cfg.scaling.seed)}
     cells = list_cells(cfg)
     on_gpus = cfg.train.device != "cpu" and count_gpus() > 0
     is_trained = any(isinstance(cell, TrainCell) for cell in cells)
@@ -95,9 +92,7 @@ def list_study(study: Study, run: Run) -> Facts:
 
 
 def tell(study: Study, run: Run) -> Facts:
-    """The report of what has come to a result so far."""
-    from parallel_tunes.reports.scaling import write
-
+    """The facts for a report of what has come to a result so far; `rows` are its launches."""
     if (run.folder / "cells").is_dir() or not (run.folder / results.FILE).exists():
         results.save(run, results.collect(study))
     rows = fill_up(results.load(run.folder), study)
@@ -112,7 +107,7 @@ def tell(study: Study, run: Run) -> Facts:
         "machines": machines,
         "method": describe_method(study.cfg),
         "notes": list(list_notes(study.cfg, rows, metrics, unit)),
-        "publish": partial(write, run, rows=rows),
+        "rows": rows,
     }
 
 

@@ -83,7 +83,7 @@ def say_benchmark(cfg: BenchmarkJob, report: Facts, run: Run) -> None:
 
 def say_scaling(cfg: ScalingJob, report: Facts, run: Run) -> None:
     """What is worth its hours, and where the page is."""
-    from parallel_tunes.reports.scaling_formats import to_lines
+    from parallel_tunes.reports.scaling.formats import to_lines
 
     if "method" in report or cfg.compare:
         for line in to_lines(report):

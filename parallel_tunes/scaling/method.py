@@ -66,10 +66,6 @@ def list_notes(cfg: ScalingJob, rows: list[Row], metrics: dict[str, Any], unit: 
             f"No GPUs: ranks stand for them, each with {count(metrics['threads'], 'thread')} {own}"
             f" ({', '.join(cores)} a rank). Speed-up is that of processor cores."
         )
-    if metrics["quick"]:
-        num = cfg.scaling.launches
-        least = "5 or more tell a cell's figure"
-        yield f"A quick look: {count(num, 'launch', 'es')} of each cell; with {least} to 94 %, with fewer intervals are too narrow."
     models = {machine["cpu"] + "".join(gpu["name"] for gpu in machine["gpus"]) for machine in machines}
     if len(models) > 1:
         yield f"The launches ran on machines of {len(models)} kinds: their differences are in the intervals."

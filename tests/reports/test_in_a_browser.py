@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from studies import make_comparison, make_rows, make_study, measured_cell
+from metrics_of import make_comparison, make_rows, make_study, measured_cell
 
 from parallel_tunes.config import RunConfig
-from parallel_tunes.reports.scaling import write
-from parallel_tunes.reports.scaling_compare import write_comparison
+from parallel_tunes.reports.scaling.comparison import write_comparison
+from parallel_tunes.reports.scaling.study import write
 from parallel_tunes.run import Run
 
 CHROMIUM = shutil.which("chromium")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from studies import NASTY, Facts, make_comparison, make_rows, make_study, texts
+from metrics_of import NASTY, Facts, make_comparison, make_rows, make_study, texts
 
 from parallel_tunes.config import RunConfig
-from parallel_tunes.reports.scaling import FIGURES, write
-from parallel_tunes.reports.scaling_compare import draw_ratios, write_comparison
-from parallel_tunes.reports.scaling_formats import to_csv
-from parallel_tunes.reports.scaling_speed import draw_speedup
-from parallel_tunes.reports.scaling_tables import three_figures
+from parallel_tunes.reports.scaling.comparison import draw_ratios, write_comparison
+from parallel_tunes.reports.scaling.formats import to_csv
+from parallel_tunes.reports.scaling.speed import draw_speedup
+from parallel_tunes.reports.scaling.study import FIGURES, write
+from parallel_tunes.reports.scaling.tables import three_figures
 from parallel_tunes.run import Run
 
 FIGURE_NAMES = set(FIGURES) - {"time_to_target"}

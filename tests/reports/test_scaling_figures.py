@@ -7,11 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from studies import make_study, texts
+from metrics_of import make_study, texts
 
-from parallel_tunes.reports.scaling_frontier import draw_frontier, label_points, overlap, pareto
-from parallel_tunes.reports.scaling_look import LOOK, ink_on
-from parallel_tunes.reports.scaling_speed import COLOURS, draw_speedup, draw_throughput
+from parallel_tunes.reports.scaling.frontier import draw_frontier, label_points, overlap, pareto
+from parallel_tunes.reports.scaling.look import LOOK, ink_on
+from parallel_tunes.reports.scaling.speed import COLOURS, draw_speedup, draw_throughput
 
 
 def test_the_speedup_is_drawn_as_measured() -> None:

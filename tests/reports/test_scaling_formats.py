@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-from studies import NASTY, make_rows, make_study, measured_cell
+from metrics_of import NASTY, make_rows, make_study, measured_cell
 
-from parallel_tunes.reports.scaling_formats import to_extrap, to_latex, to_markdown
-from parallel_tunes.reports.scaling_tables import all_tables, three_figures
+from parallel_tunes.reports.scaling.formats import to_extrap, to_latex, to_markdown
+from parallel_tunes.reports.scaling.tables import all_tables, three_figures
 
 
 def test_markdown_and_latex_are_escaped() -> None:

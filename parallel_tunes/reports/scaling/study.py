@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib
 
 from parallel_tunes.reports.page import render_page, to_png, to_svg
-from parallel_tunes.reports.scaling_costs import draw_memory, draw_noise, draw_split, draw_targets
-from parallel_tunes.reports.scaling_formats import to_csv, to_extrap, to_latex, to_markdown
-from parallel_tunes.reports.scaling_frontier import draw_frontier
-from parallel_tunes.reports.scaling_look import LOOK, Facts, Picture, cell_name, count, quietly, status_words
-from parallel_tunes.reports.scaling_speed import draw_efficiency, draw_preprocessing, draw_speedup, draw_throughput
-from parallel_tunes.reports.scaling_tables import (
+from parallel_tunes.reports.scaling.costs import draw_memory, draw_noise, draw_split, draw_targets
+from parallel_tunes.reports.scaling.formats import to_csv, to_extrap, to_latex, to_markdown
+from parallel_tunes.reports.scaling.frontier import draw_frontier
+from parallel_tunes.reports.scaling.look import LOOK, Facts, Picture, cell_name, count, quietly, status_words
+from parallel_tunes.reports.scaling.speed import draw_efficiency, draw_preprocessing, draw_speedup, draw_throughput
+from parallel_tunes.reports.scaling.tables import (
     all_tables,
     fit_table,
     noise_table,
@@ -77,7 +77,7 @@ def render(report: dict[str, Any], pictures: dict[str, Picture], images: dict[st
         "noise": noise_table(metrics),
         "machines": group_machines(report["machines"]),
     }
-    return render_page("scaling.html", facts, images, {"status": status_words, "figures": three_figures})
+    return render_page("scaling/study.html", facts, images, {"status": status_words, "figures": three_figures})
 
 
 def headline_of(metrics: Facts) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from parallel_tunes.reports.page import GREY
-from parallel_tunes.reports.scaling_look import (
+from parallel_tunes.reports.scaling.look import (
     WIDE,
     Facts,
     Picture,
@@ -25,7 +25,7 @@ from parallel_tunes.reports.scaling_look import (
     series_of,
     set_log,
 )
-from parallel_tunes.reports.scaling_tables import medians, three_figures, time_unit
+from parallel_tunes.reports.scaling.tables import medians, three_figures, time_unit
 
 Point = tuple[float, float]
 

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.text import Text
 
-from parallel_tunes.reports.scaling_look import Picture
+from parallel_tunes.reports.scaling.look import Picture
 
 Facts = dict[str, Any]
 NASTY = '<b>&"{{ 7*7 }} 100%_$\\x{#~^|`'

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from parallel_tunes.reports.page import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE
-from parallel_tunes.reports.scaling_tables import STATUS
+from parallel_tunes.reports.scaling.tables import STATUS
 
 Facts = dict[str, Any]
 Series = tuple[int, str]  # batch and precision: what stays the same along a line

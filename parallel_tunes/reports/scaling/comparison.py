@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
 from parallel_tunes.reports.page import GREEN, GREY, ORANGE, render_page, to_png, to_svg
-from parallel_tunes.reports.scaling_look import LOOK, WIDE, Facts, Picture, add_legend, quietly, spreads
-from parallel_tunes.reports.scaling_tables import comparison_table, three_figures
+from parallel_tunes.reports.scaling.look import LOOK, WIDE, Facts, Picture, add_legend, quietly, spreads
+from parallel_tunes.reports.scaling.tables import comparison_table, three_figures
 from parallel_tunes.run import Run
 
 WORDS = {"faster": (GREEN, "^"), "slower": (ORANGE, "v"), "cannot be told apart": (GREY, "o")}
@@ -27,7 +27,7 @@ def write_comparison(run: Run, report: dict[str, Any]) -> None:
             run.write_bytes("ratio.svg", pictures["ratio"])
             run.write_bytes("ratio.png", to_png(shown.drawing))
     facts = {"report": report, "metrics": metrics, "table": comparison_table(metrics), "picture": shown}
-    run.write_bytes("report.html", render_page("scaling_compare.html", facts, pictures).encode())
+    run.write_bytes("report.html", render_page("scaling/comparison.html", facts, pictures).encode())
 
 
 def draw_ratios(metrics: Facts) -> Picture:

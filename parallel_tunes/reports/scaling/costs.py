@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from parallel_tunes.reports.page import AMBER, BLUE, GREY, ORANGE, SKY
-from parallel_tunes.reports.scaling_look import (
+from parallel_tunes.reports.scaling.look import (
     SMALL,
     WIDE,
     Facts,
@@ -21,7 +21,7 @@ from parallel_tunes.reports.scaling_look import (
     spreads,
     status_words,
 )
-from parallel_tunes.reports.scaling_tables import three_figures, time_unit
+from parallel_tunes.reports.scaling.tables import three_figures, time_unit
 
 PARTS = {
     "data": (SKY, "///"),

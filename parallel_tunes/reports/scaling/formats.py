@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from parallel_tunes.reports.scaling_tables import Facts, Table, Value, all_tables, comparison_table
+from parallel_tunes.reports.scaling.tables import Facts, Table, Value, all_tables, comparison_table
 
 TEX = str.maketrans({
     **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from parallel_tunes.reports.page import BLACK, GREY
-from parallel_tunes.reports.scaling_look import (
+from parallel_tunes.reports.scaling.look import (
     HATCHES,
     MARKS,
     SMALL,
@@ -38,7 +38,7 @@ from parallel_tunes.reports.scaling_look import (
     set_numbers,
     status_words,
 )
-from parallel_tunes.reports.scaling_tables import LAWS, three_figures
+from parallel_tunes.reports.scaling.tables import LAWS, three_figures
 
 DASHES: dict[str, Any] = {"amdahl": (0, (6, 2)), "gustafson": (0, (2, 2)), "usl": (0, (6, 2, 1, 2))}
 STATES = {"oom": "out of\nmemory", "failed": "failed", "missing": "missing"}
