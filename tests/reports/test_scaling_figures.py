@@ -81,7 +81,7 @@ def test_labels_hide_nothing(seed: int) -> None:
     with matplotlib.rc_context(LOOK):
         drawing, axes = plt.subplots(figsize=(9, 5), layout="constrained")
         axes.plot(*at.T, "o")
-        axes.margins(0.16)
+        axes.margins(0.04)
         boxes = label_points(axes, points, ["16 GPUs"] * len(points), pareto(points))
         inside, pixels = axes.get_window_extent(), axes.transData.transform(points)
         drawing.draw_without_rendering()
@@ -92,6 +92,8 @@ def test_labels_hide_nothing(seed: int) -> None:
         assert not any(overlap(box, other) for other in boxes[:place])
         assert not any(box[0] < x < box[2] and box[1] < y < box[3] for x, y in pixels)
         assert box[0] >= inside.x0
+        assert box[1] >= inside.y0
+        assert box[2] <= inside.x1
         assert box[3] <= inside.y1
     for note, box in zip(notes, boxes, strict=True):  # the words stand where their boxes are
         assert (note.x0, note.y0, note.x1, note.y1) == pytest.approx(box, abs=2)
