@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The whole job on a corpus that needs no download: synth → preprocess on 2 engines → train on 2 ranks → evaluate → predict.
+# The whole job on a corpus that needs no download: synth → preprocess on 2 engines → train on 2 ranks → evaluate → predict,
+# and a quick look at what a second rank is worth.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hpc/env.sh
 
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
-rm -rf logs/{synth,preprocess,train,evaluate,predict}/demo
+rm -rf logs/{synth,preprocess,train,evaluate,predict,scaling}/demo
 step ptunes synth run.name=demo
 step ptunes preprocess data=synthetic data.root=logs/synth/demo parallel.engines=2 run.name=demo
 step bash hpc/torchrun.sh 2 train task=genre data=synthetic data.root=logs/synth/demo data.shards=logs/preprocess/demo \
@@ -15,11 +16,15 @@ step ptunes evaluate model=logs/train/demo/model data=synthetic data.root=logs/s
 # a track that the model was not trained on: the first of the test split
 track=$(sed -n 2p logs/train/demo/predictions.csv | cut -d, -f1)
 step ptunes predict model=logs/train/demo/model run.name=demo -- "logs/synth/demo/$track"
+# 1 and 2 ranks × 2 batches, one launch of three short windows each, of a smaller network
+step ptunes scaling data=synthetic data.root=logs/synth/demo data.shards=logs/preprocess/demo run.name=demo \
+  'scaling.gpus=[1,2]' 'scaling.batch=[16,32]' scaling.launches=1 scaling.window_s=0.4 scaling.ddp_baseline=false \
+  'model.widths=[16,32,64,128]' split.train=0.9 split.valid=0.05 split.test=0.05
 
 python - <<'PYTHON'
 import json
 test = json.load(open("logs/train/demo/report.json"))["metrics"]["test"]
 low, high = test["accuracy_ci95"]
 print(f"\ntest accuracy {test['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, n = {test['n']} tracks by artists not trained on")
-print("open logs/train/demo/report.html")
+print("open logs/train/demo/report.html and logs/scaling/demo/report.html")
 PYTHON

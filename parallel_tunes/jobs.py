@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallel_tunes import config, session, studies, summaries
+from parallel_tunes import config, session, summaries
 from parallel_tunes import preprocess as preprocessing
 from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
+from parallel_tunes.scaling.grid import name_share
 from parallel_tunes.schema import UserError
 from parallel_tunes.session import Facts, Job
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
     """Run a job; the exit code. `part` numbers it within a sweep."""
     if isinstance(cfg, config.ScalingJob) and cfg.report:
+        from parallel_tunes import studies
+
         cfg = studies.reopen(cfg)
     return session.run_job(name, JOBS[name], cfg, part=part)
 
@@ -238,6 +241,7 @@ def doctor(cfg: config.DoctorJob, mesh: Mesh, run: Run) -> Facts:
 
 def scaling(cfg: config.ScalingJob, mesh: Mesh, run: Run) -> Facts:
     """Measure trainings and preprocessings on more and more GPUs and engines, and say what is worth its hours."""
+    from parallel_tunes import studies
     from parallel_tunes.reports.scaling import comparison, study
 
     facts = studies.carry_out(cfg, run, lambda: _shards_for(cfg.data, cfg.features, cfg, mesh, run).folder)
@@ -285,7 +289,7 @@ JOBS = {
     "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
-    "scaling": Job(scaling, summaries.say_scaling, goes_on=True, shares=studies.name_share),
+    "scaling": Job(scaling, summaries.say_scaling, goes_on=True, shares=name_share),
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
     "submit": Job(submit, summaries.say_nothing, fresh=True),
     "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True, fresh=True),

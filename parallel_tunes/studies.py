@@ -125,11 +125,6 @@ def shapes(study: Study) -> dict[str, list[Launch]]:
     return found
 
 
-def name_share(cfg: ScalingJob) -> str | None:
-    """What the folder of this process's share is called; None if it does the whole."""
-    return cfg.scaling.share and f"{cfg.scaling.share}-{os.environ.get('SLURM_ARRAY_TASK_ID', 'all')}"
-
-
 def run_share(study: Study, run: Run) -> Facts:
     """The launch that is this array task's, or without an array all of the shape; those that have no result yet."""
     share, task = study.cfg.scaling.share, os.environ.get("SLURM_ARRAY_TASK_ID")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -139,3 +140,8 @@ def find_resources(cell: Cell, cfg: ScalingJob) -> ResourcesConfig:
         cpus = a_node * wanted.cpus_per_task
         return replace(common, nodes=nodes, gpus_per_node=a_node, tasks_per_node=1, cpus_per_task=cpus)
     return replace(common, nodes=nodes, tasks_per_node=a_node)
+
+
+def name_share(cfg: ScalingJob) -> str | None:
+    """What the folder of this process's share is called; None if it does the whole."""
+    return cfg.scaling.share and f"{cfg.scaling.share}-{os.environ.get('SLURM_ARRAY_TASK_ID', 'all')}"
