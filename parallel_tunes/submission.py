@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes import history
-from parallel_tunes.config import ResourcesConfig, SubmitJob, TrainJob
+from parallel_tunes.config import ResourcesConfig, ScalingJob, SubmitJob, TrainJob
 from parallel_tunes.data.shards import read_manifest
 from parallel_tunes.files import explain
 from parallel_tunes.names import run_folder
@@ -127,7 +127,9 @@ def _check_folder(cfg: SubmitJob) -> None:
     folder = run_folder(cfg.job, run.dir, run.name, started=time.time(), part=None)
     target = Run(cfg.job, cfg.target, folder, is_writer=False, started=time.time())
     report = target.inspect()
-    if report and report["status"] == "complete" and cfg.job != "preprocess":
+    if (
+        report and report["status"] == "complete" and cfg.job not in ("preprocess", "scaling")
+    ):  # these may find more to do
         raise UserError(f"{folder}: this run is complete already; choose another run.name, or remove it")
     for start in history.read_starts(folder)[-1:]:
         if start.get("ended") is None and start.get("job") and slurm.is_queued(start["job"]):
@@ -137,7 +139,7 @@ def _check_folder(cfg: SubmitJob) -> None:
 def estimate(cfg: SubmitJob) -> str | None:
     """GPU-hours (CPU-hours without GPUs) that a training may take, from the last complete one of the same model."""
     wanted = cfg.resources
-    if not isinstance(cfg.target, TrainJob):
+    if not isinstance(cfg.target, TrainJob) or isinstance(cfg.target, ScalingJob):
         return None
     reports = sorted(Path("logs/train").glob("*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in reports:

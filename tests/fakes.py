@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +192,11 @@ def corpus_of(workshop: Path) -> list[str]:
     """The words for the corpus of a workshop and its shards."""
     folders = (f"data.root={workshop}/logs/synth/corpus", f"data.shards={workshop}/logs/preprocess/corpus")
     return ["data=synthetic", *folders]
+
+
+def without_times(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl but for what no two runs have alike."""
+    return {name: value for name, value in row.items() if name not in ("samples_per_s", "seconds", "eval_s")}
 
 
 def door(*words: str, cwd: Path) -> int:

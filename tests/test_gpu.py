@@ -109,6 +109,17 @@ def test_a_profile_knows_the_time_of_kernels(workshop: Path) -> None:
     assert phases["all_reduce_exposed"]["median_ms"] == 0
 
 
+def test_windows_of_steps_on_a_gpu(workshop: Path) -> None:
+    report, _ = train(workshop, "windows", "train.timing=3", "train.timing_s=0.2")
+    timing = report["timing"]
+    (machine,) = timing["machines"]
+    assert machine["gpus"][0]["name"] == report["device"]
+    assert machine["gpus"][0]["memory_gib"] > 1
+    assert all(rate > 0 for rate in timing["shared"]["samples_per_s"])
+    assert all(joules is None or joules > 0 for joules in timing["shared"]["joules"])
+    assert timing["peak_memory_mib"][0] > 0
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_waits_for_the_gpu_within_a_step(precision: str) -> None:
     """fp16 looks for infinities after each backward pass: it has to."""

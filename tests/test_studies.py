@@ -22,6 +22,7 @@ SMALL = [
     "scaling.windows=2",
     "scaling.window_s=0.05",
     "scaling.ddp_baseline=false",
+    "scaling.threads=1",
 ]
 
 
@@ -86,6 +87,7 @@ def test_a_study_goes_on_to_a_whole_report(study: Path) -> None:
     assert metrics["preprocess"]["serial"]["num_tracks"] == 3
     assert not list(study.glob("cells/engines0/launch-0/shard-*.npy"))
     assert any("ranks stand for" in note for note in report["notes"])
+    assert [(machine["threads"], machine["cores_a_rank"]) for machine in report["machines"]] == [(1, 1)]
     assert metrics["advice"]
     for name in ("report.html", "results.parquet", "results.csv", "cells.md", "cells.tex", "extrap.json"):
         assert (study / name).stat().st_size

@@ -45,9 +45,10 @@ def _rates(rows: list[Row]) -> dict[int, list[float]]:
 
 def _compare_cell(name: str, one: list[Row], other: list[Row], seed: int) -> dict[str, Any]:
     ratio = ratio_interval(_rates(other), _rates(one), paired=False, seed=seed)
-    axes = {axis: one[0].get(axis) for axis in ("kind", "gpus", "batch", "precision", "engines")}
+    axes = {axis: one[0].get(axis) for axis in ("batch", "precision")}
     return {
         "name": name,
+        "gpus": one[0].get("gpus") if one[0]["kind"] == "train" else one[0].get("engines"),
         **axes,
         "a": median_interval(_rates(one), seed=seed).to_plain(),
         "b": median_interval(_rates(other), seed=seed).to_plain(),

@@ -66,6 +66,8 @@ def list_notes(cfg: ScalingJob, rows: list[Row], metrics: dict[str, Any], unit: 
             f"No GPUs: ranks stand for them, each with {count(metrics['threads'], 'thread')} {own}"
             f" ({', '.join(cores)} a rank). Speed-up is that of processor cores."
         )
+    if unit == "rank" and (crowded := sorted(filter(None, map(shares_cores, rows)))):
+        yield f"Ranks shared cores: {crowded[-1][0]} threads ran on {crowded[-1][1]} cores of a machine. Their speed-up is too low."
     models = {machine["cpu"] + "".join(gpu["name"] for gpu in machine["gpus"]) for machine in machines}
     if len(models) > 1:
         yield f"The launches ran on machines of {len(models)} kinds: their differences are in the intervals."
@@ -79,7 +81,16 @@ def list_notes(cfg: ScalingJob, rows: list[Row], metrics: dict[str, Any], unit: 
         if cell["status"] == "ok" and cell["num_failed"]:
             yield f"{cell['name']}: {count(cell['num_failed'], 'launch', 'es')} of {cfg.scaling.launches} failed and are left out."
         if cell["baseline"] and cell["gpus"] == min(each["gpus"] for each in metrics["cells"]) > 1:
-            yield f"{cell['name']} is the baseline of its batch: speed-ups are against {cell['gpus']} {unit}s, not one."
+            yield f"{cell['name']} is the baseline of its batch, for want of one {unit}: it counts as {cell['gpus']} times one."
+
+
+def shares_cores(row: Row) -> tuple[int, int] | None:
+    """Threads and cores of a machine on which a launch had more of the former."""
+    machines = json.loads(row.get("machines") or "[]")
+    if not machines or row["kind"] != "train":
+        return None
+    threads, cores = row["gpus"] * machines[0]["threads"] // len(machines), min(each["cores"] for each in machines)
+    return (threads, cores) if threads > cores else None
 
 
 def count(num: int, noun: str, ending: str = "s") -> str:

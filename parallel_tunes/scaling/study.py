@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from parallel_tunes.parallel import launch as launching
 from parallel_tunes.parallel.launch import Command
 from parallel_tunes.parallel.slurm import Allocation
 from parallel_tunes.run import Run
-from parallel_tunes.scaling.grid import Launch, PreprocessCell, TrainCell, list_cells, list_launches
+from parallel_tunes.scaling.grid import Cell, Launch, PreprocessCell, TrainCell, list_cells, list_launches
 from parallel_tunes.schema import UserError, to_plain, to_words
 
 RESULTS = ("ok", "oom")  # what a launch may come to that is not to be done again
@@ -180,30 +181,33 @@ class Study:
                     run.warn(f"{launch.name}: {outcome['status']}: {outcome['reason']}")
                 bar.update()
 
-    def estimate_s(self, launch: Launch) -> float | None:
-        """About how long a launch takes, seconds: as others of its cell, of another cell, or by the windows; None if nothing tells."""
-        told = {other: self.outcome(other) for other in self.launches}
-        seconds = [
-            (other.cell == launch.cell, found["seconds"]) for other, found in told.items() if found["status"] == "ok"
-        ]
-        same = [took for is_same, took in seconds if is_same] or [took for _, took in seconds]
-        if same:
-            return float(np.median(same))
-        if self.cfg.scaling.mode == "target" or isinstance(launch.cell, PreprocessCell):
+    def estimate_s(self, cell: Cell, took_s: Mapping[Cell, list[float]]) -> float | None:
+        """About how long a launch takes, seconds: as others of its cell, of other cells, or by the windows; None if nothing tells.
+
+        Args:
+            took_s: launches that have come to a result.
+        """
+        alike = took_s.get(cell) or [seconds for each in took_s.values() for seconds in each]
+        if alike:
+            return float(np.median(alike))
+        if self.cfg.scaling.mode == "target" or isinstance(cell, PreprocessCell):
             return None
-        num = self.cfg.scaling.windows * (2 if launch.cell.ddp else 1) + WARM_WINDOWS
+        num = self.cfg.scaling.windows * (2 if cell.ddp else 1) + WARM_WINDOWS
         return START_S + num * self.cfg.scaling.window_s
 
     def describe(self) -> list[str]:
         """The cells, the command of each, and what the launches that are missing may cost."""
-        missing = self.missing()
+        missing, took_s = self.missing(), dict[Cell, list[float]]()
+        for launch in self.launches:
+            if (outcome := self.outcome(launch))["status"] == "ok":
+                took_s.setdefault(launch.cell, []).append(outcome["seconds"])
         lines, total, unknown = list[str](), 0.0, 0
         for cell in dict.fromkeys(launch.cell for launch in self.launches):
             todo = [launch for launch in missing if launch.cell == cell]
             num = cell.gpus if isinstance(cell, TrainCell) else 0
-            estimates = [self.estimate_s(launch) for launch in todo]
-            total += num * sum(filter(None, estimates)) / 3600
-            unknown += sum(each is None for each in estimates)
+            seconds = self.estimate_s(cell, took_s)
+            total += num * len(todo) * (seconds or 0.0) / 3600
+            unknown += len(todo) if seconds is None else 0
             first = next(launch for launch in self.launches if launch.cell == cell)
             lines += [f"{cell.name}: {len(todo)} of {self.cfg.scaling.launches} launches to do"]
             lines += [f"  {shlex.join(self.command(first).words)}"]

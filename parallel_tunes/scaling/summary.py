@@ -123,7 +123,10 @@ def sharing_s(row: Row) -> list[float]:
 
 
 def compare(cfg: ScalingJob, name: str, cells: dict[str, list[Row]]) -> dict[str, Any]:
-    """Speed-up and efficiency against the fewest GPUs of the same batch and precision, and against DDP with one rank."""
+    """Speed-up and efficiency against the fewest GPUs of the same batch and precision, and against DDP with one rank.
+
+    Where one GPU is not among them, the fewest, N, count as N times it.
+    """
     mine = cells[name][0]
     alike = [rows for rows in cells.values() if all(rows[0][axis] == mine[axis] for axis in ("batch", "precision"))]
     rates = {rows[0]["cell"]: counted(rows, lambda row: row["samples_per_s"]) for rows in alike}
@@ -135,13 +138,12 @@ def compare(cfg: ScalingJob, name: str, cells: dict[str, list[Row]]) -> dict[str
     def against(other: Row | None, factor: float = 1.0) -> Plain:
         if other is None or not rates[name]:
             return None
-        is_itself = other["cell"] == name
-        found = Interval(1.0, 1.0, 1.0) if is_itself else ratio(rates[name], rates[other["cell"]])
+        found = Interval(1.0, 1.0, 1.0) if other["cell"] == name else ratio(rates[name], rates[other["cell"]])
         return Interval(*(factor * value for value in vars(found).values())).to_plain()
 
     return {
         "baseline": base["cell"] if base else None,
-        "speedup": against(base),
+        "speedup": against(base, base["gpus"]) if base else None,
         "efficiency": against(base, base["gpus"] / mine["gpus"]) if base else None,
         "speedup_over_ddp": against(with_ddp),
     }

@@ -98,6 +98,9 @@ class Rehearsal:
     def _time_windows(self, batches: Iterator[Batch], num: int) -> tuple[Windows, Windows | None]:
         """Windows of `num` steps; between them, where gradients are shared at all, windows without that."""
         shared, bare = Windows(), Windows() if self.mesh.in_company else None
+        if bare:  # a first one of the kind, which may compile, and one to be back
+            self._time(batches, 1, is_shared=False)
+            self._time(batches, 1, is_shared=True)
         for window in range(self.cfg.timing):
             kinds = [(shared, True)] + ([(bare, False)] if bare else [])
             for into, is_shared in kinds if window % 2 == 0 else reversed(kinds):  # a drift meets both alike

@@ -16,7 +16,7 @@ from parallel_tunes.schema import UserError, flatten
 from parallel_tunes.train.trackers import OPEN, Point, Tracker, mlflow_uri
 
 PATIENCE_S = 15.0  # at the end of a job, for a server that has not yet taken everything
-UNTOLD = ("seed", "epoch", "step", "train.n", "valid.n")  # what a row's curves do without
+UNTOLD = ("seed", "epoch", "step", "train.n", "valid.n", "seconds", "eval_s")  # what a row's curves do without
 
 
 class Relay:

@@ -102,6 +102,8 @@ def test_what_failed_is_told_and_the_rest_still_counts() -> None:
     assert first["samples_per_s"] is None
     assert (second["status"], second["n"], second["num_failed"]) == ("ok", 4, 1)
     assert second["baseline"] == "gpus2-batch64"
+    assert second["speedup"] == {"median": 2.0, "low": 2.0, "high": 2.0}  # for want of one
+    assert second["efficiency"]["median"] == 1
     assert third["status"] == "missing"
     assert metrics["missing"] == [f"gpus4-batch64: launch {launch}" for launch in range(5)]
     assert all("refused" in fit for fit in metrics["fits"])

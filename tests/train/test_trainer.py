@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, corpus_of, door, launch, ptunes
+from fakes import TINY, corpus_of, door, launch, ptunes, without_times
 from safetensors.torch import load_file
 
 WORDS = ["train", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
@@ -29,9 +29,9 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], Any, list[Any]]:
     """Model, last checkpoint and curves of a run."""
     newest = max((folder / "checkpoints").glob("step-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("samples_per_s")
-    return load_file(folder / "model/model.safetensors"), torch.load(newest, weights_only=True), rows
+    state = torch.load(newest, weights_only=True)
+    assert state["progress"].pop("seconds") > 0
+    return load_file(folder / "model/model.safetensors"), state, list(map(without_times, rows))
 
 
 def same(one: Any, other: Any) -> bool:

@@ -45,7 +45,7 @@ def draw_ratios(metrics: Facts) -> Picture:
         axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(cells)), [cell["name"] for cell in cells])
     axes.set_ylim(len(cells) - 0.5, -0.5)
-    axes.set_xlabel("samples/s of B divided by those of A (to the right of the line B is faster)")
+    axes.set_xlabel("rate of B divided by that of A (to the right of the line B is faster)")
     used = {cell["words"] for cell in cells}
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="none", label=NAMES[words])

@@ -212,17 +212,18 @@ def _fill(axes: Axes, cells: list[Facts], numbers: list[int], batches: list[int]
 def draw_preprocessing(metrics: Facts) -> Picture | None:
     """Tracks a second by engines, a line for each size of shards, and librosa in one process."""
     found = metrics["preprocess"]
-    cells = [cell for cell in (found or {"cells": []})["cells"] if cell["status"] == "ok" and cell["tracks_per_s"]]
+    # without engines, in the process itself, there is no place on the axis
+    cells = [cell for cell in (found or {"cells": []})["cells"] if cell["tracks_per_s"] and cell["engines"]]
     numbers = sorted({cell["engines"] for cell in cells})
     if len(numbers) < 2:
         return None
     drawing, axes = plt.subplots(figsize=SMALL, layout="constrained")
     is_log = set_numbers(axes, numbers)
-    sizes = sorted({cell["shard_mib"] for cell in cells})
+    sizes = sorted({cell["shard_mib"] for cell in cells}, key=lambda size: size or 0.0)
     handles = []
     for place, size in enumerate(sizes):
         line = sorted((cell for cell in cells if cell["shard_mib"] == size), key=lambda cell: cell["engines"])
-        mark = Mark(f"shards of {size:g} MiB", *MARKS[place % len(MARKS)], HATCHES[0])
+        mark = Mark(f"shards of {size:g} MiB" if size else "log-mel shards", *MARKS[place % len(MARKS)], HATCHES[0])
         draw_marks(
             axes,
             beside(axes, [cell["engines"] for cell in line], place, len(sizes)),
@@ -235,7 +236,7 @@ def draw_preprocessing(metrics: Facts) -> Picture | None:
     axes.plot(ends, [fewest, fewest * ends[1] / ends[0]], color=GREY, linewidth=3, alpha=0.6, zorder=1)
     handles.append(ideal_handle(f"ideal, from {count(ends[0], 'engine')}"))
     bottoms = [cell["tracks_per_s"]["low"] for cell in cells]
-    if serial := found["serial"]:
+    if (serial := found["serial"]) and serial["tracks_per_s"]:
         rate = serial["tracks_per_s"]
         axes.axhline(rate["median"], color=BLACK, linestyle=(0, (1, 1.5)), linewidth=1.6)
         axes.axhspan(rate["low"], rate["high"], color=BLACK, alpha=0.12, linewidth=0)

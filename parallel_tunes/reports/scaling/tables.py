@@ -140,7 +140,7 @@ def preprocess_table(metrics: Facts) -> Table | None:
         return None
     cells = list(found["cells"])
     if serial := found["serial"]:
-        cells.insert(0, {**serial, "name": f"{serial['name']}, serial", "status": "ok", "engines": None})
+        cells.insert(0, {**serial, "name": f"{serial['name']}, serial", "engines": None})
     places: list[tuple[str, Callable[[Facts], str]]] = [
         ("cell", lambda cell: cell["name"]),
         ("status", _status),
@@ -187,10 +187,16 @@ def comparison_table(metrics: Facts) -> Table:
     """The cells that two studies have in common."""
     rows = [
         [
-            *(Value(str(cell[key])) for key in ("name", "precision", "words", "gpus", "batch")),
+            *(
+                Value(DASH if cell[key] is None else str(cell[key]))
+                for key in ("name", "precision", "words", "gpus", "batch")
+            ),
             *(show(cell[key]) for key in ("a", "b", "ratio")),
         ]
         for cell in metrics["cells"]
     ]
-    heads = ["cell", "precision", "B is", "N", "batch", "A (samples/s)", "B (samples/s)", "B / A"]
+    unit = "tracks/s" if all(cell["batch"] is None for cell in metrics["cells"]) else "samples/s"
+    if len({cell["batch"] is None for cell in metrics["cells"]}) > 1:
+        unit = "samples/s; preprocessing: tracks/s"
+    heads = ["cell", "precision", "B is", "N", "batch", f"A ({unit})", f"B ({unit})", "B / A"]
     return Table("Cells of both", heads, rows, 3)
