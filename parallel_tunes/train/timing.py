@@ -29,7 +29,7 @@ LAST = 3  # blocks that are compared with as many before them
 SETTLED = 0.05  # largest relative difference of their medians
 MOST_BLOCKS = 40
 FEWEST_STEPS = 3  # of a window
-NOISE_STEPS = 8  # at most; no more than a window has
+NOISE_STEPS = 8
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Rehearsal:
             step_s, num_warm, is_stable = self._warm_up(batches)
             num = max(round(self.cfg.timing_s / step_s), FEWEST_STEPS)
             shared, bare = self._time_windows(batches, num)
-            noise = measure_noise(self.learner, batches, self.mesh, min(num, NOISE_STEPS))
+            noise = measure_noise(self.learner, batches, self.mesh, NOISE_STEPS)
         found = {
             "first_steps_s": self.mesh.largest(first_steps_s),
             "num_warm": num_warm,
