@@ -15,6 +15,7 @@ from parallel_tunes.scaling.remarks import (
     say_missing,
     say_noise,
     say_precisions,
+    say_preprocessing,
     say_unreached,
 )
 from parallel_tunes.scaling.words import PERCENT, counted, figure, is_apart, lasting, listed, told
@@ -40,6 +41,7 @@ def advise(metrics: Mapping[str, Any]) -> list[str]:
         *say_bottlenecks(study),
         *say_precisions(study),
         say_noise(study),
+        say_preprocessing(study),
         say_unreached(study),
         say_memory(study),
         say_failures(study),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from parallel_tunes.scaling.intervals import Interval
 from parallel_tunes.scaling.measured import Cell, Measured, interval
-from parallel_tunes.scaling.words import PERCENT, figure, is_apart, listed, told
+from parallel_tunes.scaling.words import PERCENT, counted, figure, is_apart, listed, told
 
 WIDEST_FIRST = ("fp64", "fp32", "bf16", "fp16")  # precisions are compared with the widest there is
 MOST = 6  # names of a list that are written out
@@ -82,6 +82,22 @@ def say_noise(study: Measured) -> str | None:
         return says
     lies = "lies above it" if shown["global_batch"] > noise.high else "lies within its interval"
     return f"{says}, and the fastest, {shown['global_batch']}, {lies}"
+
+
+def say_preprocessing(study: Measured) -> str | None:
+    """How quick preprocessing is on the engines that are best at it."""
+    found = study.metrics.get("preprocess") or {"cells": []}
+    rates = {cell["name"]: rate for cell in found["cells"] if (rate := interval(cell, "tracks_per_s"))}
+    if not rates:
+        return None
+    best = max((cell for cell in found["cells"] if cell["name"] in rates), key=lambda cell: rates[cell["name"]].median)
+    on = counted(best["engines"], "engine") if best["engines"] else "its own process"
+    says = f"preprocessing is quickest on {on}: {told(rates[best['name']], 'tracks/s')}"
+    if over := interval(best, "speedup"):
+        says += f", {told(over)} times those of librosa in one process"
+    if (gain := interval(best, "speedup_over_one")) and gain.median != 1:
+        says += f", and {told(gain)} times those of the fewest engines"
+    return says
 
 
 def say_unreached(study: Measured) -> str | None:

@@ -86,3 +86,22 @@ def test_the_noise_scale(batch: int, end: str) -> None:
     says = said(study(cell(1, 100, batch=batch), noise_scale_of_all=noise), "A hint")
     assert "is 210 (95 % interval 120 to 400) samples, and grows later;" in says
     assert says.endswith(end)
+
+
+def test_preprocessing_is_told_of_its_best_engines() -> None:
+    def made(engines: int, rate: float, over: float) -> dict[str, object]:
+        intervals = {
+            key: {"median": value, "low": 0.9 * value, "high": 1.1 * value}
+            for key, value in (("tracks_per_s", rate), ("speedup", rate / 100), ("speedup_over_one", over))
+        }
+        return {"name": f"engines{engines}", "engines": engines, "status": "ok", **intervals}
+
+    broken = {"name": "engines8", "engines": 8, "status": "failed", "tracks_per_s": None}
+    cells = [made(1, 300, 1.0), made(4, 900, 3.0), broken]
+    says = said(study(cell(1, 100), preprocess={"cells": cells, "serial": None}), "Preprocessing")
+    assert "quickest on 4 engines: 900 tracks/s (95 % interval 810 to 990 tracks/s), 9.0 (95 % interval" in says
+    assert (
+        "times those of librosa in one process, and 3.0 (95 % interval 2.7 to 3.3) times those of the fewest engines"
+        in says
+    )
+    assert not any("reprocessing" in sentence for sentence in advise(study(cell(1, 100))))

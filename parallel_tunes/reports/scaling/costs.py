@@ -116,7 +116,7 @@ def draw_split(metrics: Facts) -> Picture | None:
     )
     caption = (
         "What an epoch is spent on. Communication is only what computing does not hide: "
-        "a step less the same step without gradient sums."
+        "a step less the same step without gradient sums, and what ranks wait for each other besides."
     )
     return Picture(drawing, "Where the time of an epoch goes", alt, caption, is_wide=True)
 

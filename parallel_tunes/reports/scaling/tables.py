@@ -148,7 +148,7 @@ def preprocess_table(metrics: Facts) -> Table | None:
     ]
     columns = [
         Column("engines", "engines"), Column("shard_mib", "shard (MiB)"), Column("num_shards", "shards"),
-        Column("tracks_per_s", "tracks/s"), Column("seconds", "all tracks (s)"),
+        Column("tracks_per_s", "tracks/s"), Column("seconds", "a launch (s)"),
         Column("speedup", "speed-up over serial librosa (×)"),
         Column("speedup_over_one", "speed-up over the fewest engines (×)"),
     ]  # fmt: skip
