@@ -7,5 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ruff format --check .
 ruff check .
 mypy
-# more workers than cores: those that test Slurm mostly wait
-python -m pytest -n $(($(nproc) < 4 ? $(nproc) + 2 : 6)) --dist worksteal "$@"
+# more workers than cores: those that test Slurm, or what happens after a while, mostly wait
+python -m pytest -n $(($(nproc) < 3 ? $(nproc) * 3 : 8)) --dist worksteal "$@"

@@ -144,7 +144,7 @@ def test_out_of_memory_is_a_result(workshop: Path) -> None:
     wide = [
         "scaling.gpus=[1]",
         "scaling.batch=[8]",
-        "model.widths=[128,128]",
+        "model.widths=[8,2048,8]",
         "task.crop_s=2",
         "scaling.axes.engines=[0]",
     ]

@@ -78,5 +78,5 @@ def test_more_than_the_cluster_has_is_refused_before_anything_is_queued(cluster:
     said = ask(cluster, workshop, "run.name=large", "scaling.gpus=[2,16]", "scaling.batch=[16]", check=False)
     assert "resources.nodes=8" in said
     assert not (workshop / "logs/scaling/large/jobs.json").exists()
-    said = ask(cluster, workshop, "run.name=odd", "scaling.gpus=[3]", check=False)
+    said = ask(cluster, workshop, "run.name=uneven", "scaling.gpus=[3]", check=False)
     assert "3 fill no whole number of nodes of 2" in said

@@ -17,7 +17,7 @@ from parallel_tunes.jobs import JOBS
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import build
 
-DELAY_S = 0.05
+DELAY_S = 0.3  # other tests at work move a step by some milliseconds
 
 
 class SlowMesh(Mesh):
@@ -46,7 +46,7 @@ def train(folder: Path) -> None:
     del tree["job"]
     mesh = SlowMesh()
     mesh.start("cpu", 60)
-    for name, timing, delay_s in (("plain", 0, 0.0), ("timed", 7, 0.0), ("slow", 7, DELAY_S)):
+    for name, timing, delay_s in (("plain", 0, 0.0), ("timed", 5, 0.0), ("slow", 5, DELAY_S)):
         mesh.delay_s = delay_s
         tree["train"] |= {"timing": timing, "timing_s": 0.2}
         tree["run"]["dir"] = str(folder / name)
