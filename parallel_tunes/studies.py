@@ -181,11 +181,17 @@ def submit(study: Study, run: Run) -> list[str]:
     if not requests:
         return []
     submission.check_data(study.cfg)
-    jobs = [submission.submit(submission.render(each)) for each in requests]
+    jobs = list[str]()
+
+    def hand_over(wanted: SubmitJob) -> None:
+        jobs.append(submission.submit(submission.render(wanted)))
+        files.write_json(queue, {"jobs": jobs})  # at once: if the next is refused, this one is known all the same
+
+    for each in requests:
+        hand_over(each)
     after = f"{study.cfg.resources.options} --dependency=afterany:{':'.join(jobs)}".strip()
     one = replace(study.cfg.resources, nodes=1, gpus_per_node=0, tasks_per_node=1, array=None, options=after)
-    jobs.append(submission.submit(submission.render(request(one, study.cfg.run, f"report={study.folder}"))))
-    files.write_json(queue, {"jobs": jobs})
+    hand_over(request(one, study.cfg.run, f"report={study.folder}"))
     tasks = sum(len((each.resources.array or "").split(",")) for each in requests)
     run.log(
         f"{tasks} launches are with Slurm: jobs {', '.join(jobs[:-1])}; job {jobs[-1]} writes the report after them"
