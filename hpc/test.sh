@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ruff format --check .
 ruff check .
-mypy
-# more workers than cores: those that test Slurm, or what happens after a while, mostly wait
-python -m pytest -n $(($(nproc) < 3 ? $(nproc) * 3 : 8)) --dist worksteal "$@"
+mypy & # beside the tests, some of which wait
+types=$!
+# more workers than cores: those that test Slurm mostly wait
+python -m pytest -n $(($(nproc) < 4 ? $(nproc) + 3 : 7)) --dist worksteal "$@" || { failed=$?; wait "$types"; exit "$failed"; }
+wait "$types"

@@ -63,7 +63,15 @@ def study(workshop: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_to_a_whole_report(study: Path) -> None:
+def test_a_study_goes_on_to_a_whole_report_and_is_drawn_again(study: Path, tmp_path: Path, workshop: Path) -> None:
+    """In one: tests that share a study may be split over workers, which would each make it."""
+    check_report(study)
+    check_drawn_again(study, tmp_path / "again", workshop)
+    check_missing(study, tmp_path / "missing", workshop)
+    check_beside(study, workshop)
+
+
+def check_report(study: Path) -> None:
     report = read(study)
     assert report["status"] == "complete"
     metrics = report["metrics"]
@@ -93,9 +101,8 @@ def test_a_study_goes_on_to_a_whole_report(study: Path) -> None:
         assert (study / name).stat().st_size
 
 
-@pytest.mark.slow
-def test_a_report_is_drawn_again_from_results_alone(study: Path, tmp_path: Path, workshop: Path) -> None:
-    copy = tmp_path / "copy"
+def check_drawn_again(study: Path, copy: Path, workshop: Path) -> None:
+    """From results alone."""
     shutil.copytree(study, copy, ignore=shutil.ignore_patterns("cells", "*.html", "*.png", "*.svg"))
     assert door("scaling", f"report={copy}", cwd=workshop) == 0
     again, before = read(copy)["metrics"], read(study)["metrics"]
@@ -104,9 +111,8 @@ def test_a_report_is_drawn_again_from_results_alone(study: Path, tmp_path: Path,
     assert not (copy / "cells").exists()
 
 
-@pytest.mark.slow
-def test_a_report_says_what_is_missing(study: Path, tmp_path: Path, workshop: Path) -> None:
-    copy = tmp_path / "copy"
+def check_missing(study: Path, copy: Path, workshop: Path) -> None:
+    """A report says what is missing."""
     shutil.copytree(study, copy)
     (copy / "cells/gpus1-batch8/launch-0.json").unlink()
     assert door("scaling", f"report={copy}", cwd=workshop) == 0
@@ -117,8 +123,8 @@ def test_a_report_says_what_is_missing(study: Path, tmp_path: Path, workshop: Pa
     assert not (copy / "cells/gpus1-batch8/launch-0.json").exists()  # nothing was run
 
 
-@pytest.mark.slow
-def test_two_studies_beside_each_other(study: Path, workshop: Path) -> None:
+def check_beside(study: Path, workshop: Path) -> None:
+    """Two studies beside each other."""
     assert door("scaling", f"compare=[{study},{study}]", "run.name=beside", cwd=workshop) == 0
     report = read(workshop / "logs/scaling/beside")
     assert {cell["ratio"]["median"] for cell in report["metrics"]["cells"]} == {1.0}
@@ -126,15 +132,17 @@ def test_two_studies_beside_each_other(study: Path, workshop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_launch_that_fails_is_told_and_done_again(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_launch_that_fails_is_told_and_is_to_be_done_again(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, grid = workshop / "logs/scaling/late", ["scaling.gpus=[1]", "scaling.batch=[8]"]
     assert door(*words(workshop, "late", *grid, "scaling.timeout_s=1"), cwd=workshop) == 0
     assert "gpus1-batch8, launch 0: failed: no end within scaling.timeout_s=1" in capsys.readouterr().err
     (cell,) = read(folder)["metrics"]["cells"]
     assert (cell["status"], cell["n"]) == ("failed", 0)
     assert "no end within" in (folder / "report.html").read_text()
-    assert door(*words(workshop, "late", *grid), cwd=workshop) == 0
-    assert read(folder)["metrics"]["cells"][0]["status"] == "ok"
+    assert door(*words(workshop, "late", *grid, "scaling.print=true"), cwd=workshop) == 0
+    assert "1 of 1 launches to do" in capsys.readouterr().out
 
 
 @pytest.mark.slow

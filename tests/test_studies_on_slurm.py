@@ -47,7 +47,6 @@ def test_a_study_as_job_arrays(cluster: Cluster, workshop: Path) -> None:
     report = read(folder)
     assert report["status"] == "preempted"
     assert len(arrays) == GPUS.count(",") + 1
-    assert "are at work on this study" in ask(cluster, workshop, check=False)
     killed = f"{arrays[-1]}_0"  # of the most GPUs
     wait_until(
         lambda: cluster.ask("squeue", "--noheader", "--states=R", f"--jobs={killed}", check=False).strip() != "", 250
@@ -70,8 +69,17 @@ def test_a_study_as_job_arrays(cluster: Cluster, workshop: Path) -> None:
     assert {cell["status"] for cell in metrics["cells"]} == {"ok"}
     assert {cell["n"] for cell in metrics["cells"]} == {LAUNCHES}
     assert read(folder)["launcher"] == "slurm"
-    assert "report.html" in ask(cluster, workshop)  # nothing is missing: the page again, and no job
-    assert jobs_of(folder) == [*arrays, last]
+
+
+def test_a_study_that_is_queued_is_left_alone(cluster: Cluster, workshop: Path) -> None:
+    held = ["run.name=held", "scaling.gpus=[1]", "resources.options=--hold"]
+    ask(cluster, workshop, *held)
+    jobs = jobs_of(workshop / "logs/scaling/held")
+    try:
+        assert f"jobs {', '.join(jobs)} are at work on this study" in ask(cluster, workshop, *held, check=False)
+        assert jobs_of(workshop / "logs/scaling/held") == jobs
+    finally:
+        cluster.ask("scancel", *jobs)
 
 
 def test_more_than_the_cluster_has_is_refused_before_anything_is_queued(cluster: Cluster, workshop: Path) -> None:
