@@ -25,6 +25,7 @@ MAX_RATE_HZ = 768_000
 BLOCK = 1 << 16  # frames mixed and resampled at a time: they stay in the cache
 READ = 1 << 21  # … and decoded
 MARGIN_S = 0.1  # what the resampler wants to hear before a slice
+_MALFORMED = 3  # what libsndfile calls a file that it knows, but that breaks its format's rules
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write into a pipe put for the length
 
 
@@ -44,6 +45,10 @@ class NotAudioError(AudioError):
     """No decoder knows it."""
 
 
+class DamagedError(AudioError):
+    """A decoder knows it, but cannot read it."""
+
+
 class TruncatedError(AudioError):
     """Less is there than its header promises."""
 
@@ -61,6 +66,7 @@ class Sound:
         start_s: where the slice begins, seconds; what lies before is not decoded.
         length_s: length of the slice, seconds; by default to the end.
         max_bytes: a larger file is refused.
+        max_s: so is a longer slice, seconds.
 
     Attributes:
         duration_s: of the whole file, as its header states.
@@ -71,20 +77,11 @@ class Sound:
     """
 
     def __init__(
-        self, path: Path, *, sample_rate_hz: int, start_s: float = 0.0, length_s: float | None = None, max_bytes: int
-    ) -> None:
+        self, path: Path, *, sample_rate_hz: int, start_s: float = 0.0, length_s: float | None = None, max_bytes: int,
+        max_s: float = MAX_S,
+    ) -> None:  # fmt: skip
         try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("not a regular file")
-            if status.st_size == 0:
-                raise NotAudioError("empty file (0 bytes)")
-            if status.st_size > max_bytes:
-                raise BeyondBoundsError(
-                    f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB"
-                )
-            if not os.access(path, os.R_OK):
-                raise UnreadableError("cannot be read: Permission denied")
+            check_file(path, max_bytes=max_bytes)
             # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
             is_m4a = path.suffix.lower() in m4a.ENDINGS
             self._file: Any = m4a.M4aFile(path) if is_m4a else soundfile.SoundFile(os.fsencode(path))
@@ -94,12 +91,12 @@ class Sound:
             raise _explain(error) from error
         try:
             self._at = 0
-            self._bound(sample_rate_hz, start_s, length_s)
+            self._bound(sample_rate_hz, start_s, length_s, max_s)
         except BaseException:
             self._file.close()
             raise
 
-    def _bound(self, sample_rate_hz: int, start_s: float, length_s: float | None) -> None:
+    def _bound(self, sample_rate_hz: int, start_s: float, length_s: float | None, max_s: float) -> None:
         file = self._file
         rate_hz = file.samplerate
         if not 1000 <= rate_hz <= MAX_RATE_HZ or not 1 <= file.channels <= MAX_CHANNELS:
@@ -114,8 +111,8 @@ class Sound:
                 raise TruncatedError(f"truncated: its header promises {claims} bytes of audio, {holds} are there")
         self.duration_s = file.frames / rate_hz
         seconds = max(self.duration_s - start_s, 0.0) if length_s is None else length_s
-        if seconds > MAX_S:
-            raise BeyondBoundsError(f"{seconds / 3600:.1f} h is over the limit of {MAX_S / 3600:.0f} h")
+        if min(seconds, self.duration_s) > max_s:
+            raise BeyondBoundsError(f"{_say(seconds)} is over the limit of {_say(max_s)}")
         self._rates = rate_hz, sample_rate_hz
         # a slice begins where the resampler's grid of input and output samples meets, a little before it is wanted
         grid = rate_hz // math.gcd(rate_hz, sample_rate_hz)
@@ -192,10 +189,26 @@ class Sound:
             read = self._file.read(out=buffer)
             self._at = at + len(read)  # asking libsndfile where it is makes its MP3 decoder begin anew
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise _explain(error) from error
+            raise DamagedError(str(_explain(error))) from error
         if not len(read) and len(buffer):
             raise TruncatedError(f"truncated: its header promises {self._last - self._first} samples, {have} are there")
         return np.asarray(read)
+
+
+def check_file(path: Path, *, max_bytes: int) -> None:
+    """Raise an AudioError where a file is no regular one, empty, larger than `max_bytes`, or may not be read."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError("not a regular file")
+    if status.st_size == 0:
+        raise NotAudioError("empty file (0 bytes)")
+    if status.st_size > max_bytes:
+        raise BeyondBoundsError(f"{status.st_size / 2**20:.0f} MiB is over the limit of {max_bytes / 2**20:.0f} MiB")
+    if not os.access(path, os.R_OK):
+        raise UnreadableError("cannot be read: Permission denied")
 
 
 def measure_peak(samples: Samples) -> float:
@@ -258,4 +271,9 @@ def _explain(error: Exception) -> AudioError:
     reason = str(getattr(error, "error_string", error)).rstrip(". ").lower()
     if "does not exist" in reason:  # what libsndfile says of an MP3 that is none
         reason = "format not recognised"
-    return NotAudioError(f"no audio that can be decoded ({reason})")
+    kind = DamagedError if getattr(error, "code", None) == _MALFORMED else NotAudioError
+    return kind(f"no audio that can be decoded ({reason})")
+
+
+def _say(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:g} s" if seconds < 1 else f"{seconds:.0f} s"

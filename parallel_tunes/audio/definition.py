@@ -55,16 +55,30 @@ class LogMel:
         """Periodic Hann window, shape (n_fft,): float64, since rounding it would cost up to 2.5e-4 dB."""
         return np.hanning(self.n_fft + 1)[:-1]
 
+    def place_bands(self, factor: float) -> NDArray[np.float64]:
+        """Where `factor` times each band's frequency lies, counted in bands from 0, shape (num_mels,); may be outside."""
+        to_mel, to_hz = SCALES[self.mel_scale]
+        top_hz = self.sample_rate_hz / 2 if self.fmax_hz is None else self.fmax_hz
+        lowest, highest = to_mel(np.array([self.fmin_hz, top_hz]))
+        step = (highest - lowest) / (self.num_mels + 1)
+        centres_hz = to_hz(lowest + step * np.arange(1, self.num_mels + 1))
+        return np.asarray((to_mel(centres_hz * factor) - lowest) / step - 1, np.float64)
+
+    @functools.cached_property
+    def edges_hz(self) -> Floats:
+        """Of the bands, shape (num_mels + 2,): band m rises from edge m to its centre, edge m + 1, and falls to edge m + 2."""
+        to_mel, to_hz = SCALES[self.mel_scale]
+        top_hz = self.sample_rate_hz / 2 if self.fmax_hz is None else self.fmax_hz
+        lowest, highest = to_mel(np.array([self.fmin_hz, top_hz]))
+        return to_hz(np.linspace(lowest, highest, self.num_mels + 2))
+
     @functools.cached_property
     def filters(self) -> NDArray[np.float32]:
         """Triangular mel filters, shape (num_mels, n_fft // 2 + 1): the same as librosa.filters.mel.
 
         Written out here because importing librosa takes a second and 60 MB in every engine.
         """
-        to_mel, to_hz = SCALES[self.mel_scale]
-        top_hz = self.sample_rate_hz / 2 if self.fmax_hz is None else self.fmax_hz
-        lowest, highest = to_mel(np.array([self.fmin_hz, top_hz]))
-        edges_hz = to_hz(np.linspace(lowest, highest, self.num_mels + 2))
+        edges_hz = self.edges_hz
         ramps = np.subtract.outer(edges_hz, np.fft.rfftfreq(self.n_fft, 1 / self.sample_rate_hz))
         widths = np.diff(edges_hz)[:, None]
         rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]

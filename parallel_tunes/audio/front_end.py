@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parallel_tunes import files
-from parallel_tunes.audio.decode import AudioError, BadSamplesError, Samples, Sound, measure_peak
+from parallel_tunes.audio import descriptors, pictures
+from parallel_tunes.audio.decode import (
+    MAX_S,
+    AudioError,
+    BadSamplesError,
+    BeyondBoundsError,
+    Samples,
+    Sound,
+    measure_peak,
+    to_float,
+)
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.audio.logmel import Spectrogram
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
-from parallel_tunes.schema import UserError, to_plain
+from parallel_tunes.schema import UserError, build, defaults, to_plain
 
 VERSION = 3  # raised whenever the same settings would give other numbers
 QUIETEST, LOUDEST = 1e-9, 1e6  # peaks, of full scale 1: squares of what lies beyond leave float32
@@ -51,14 +63,14 @@ class Clip:
 
     Attributes:
         source: what they were made of.
-        frames: log-mel spectrogram, shape (num_frames, num_mels), float16, dB.
+        frames: log-mel spectrogram, shape (num_frames, num_mels), float16, dB; or descriptors, shape (1, 57), float64.
         gain: factor from int16 samples over 32768, as `waveform` gives them, to those that were transformed.
         highest_db: highest level, to which features.top_db refers.
-        db_sum, db_square_sum: over all values of `frames`.
+        db_sum, db_square_sum: over all values of a spectrogram.
     """
 
     source: Source
-    frames: NDArray[np.float16]
+    frames: NDArray[np.floating[Any]]
     gain: float
     highest_db: float
     db_sum: float
@@ -77,12 +89,45 @@ def definition(features: FeaturesConfig) -> LogMel:
 
 def fingerprint(features: FeaturesConfig) -> str:
     """Names the front end: equal fingerprints mean equal features, wherever they are computed."""
-    settings = {name: value for name, value in to_plain(features).items() if name != "kind"}
+    if features.kind == "picture":
+        return pictures.fingerprint(features)
+    settings = {
+        name: value for name, value in to_plain(features).items() if name != "kind" and not name.startswith("picture_")
+    }
+    if features.kind == "descriptors":
+        settings["descriptors"] = descriptors.VERSION
     return digest_json({"version": VERSION, "log_mel": definition(features).fingerprint, **settings})[:16]
+
+
+def restore(values: Mapping[str, Any]) -> FeaturesConfig:
+    """The features that shards or a model were made with, from what they keep; before there were pictures, less."""
+    return build(FeaturesConfig, {**_picture_defaults(), **values}, "features.")
+
+
+@functools.cache
+def _picture_defaults() -> dict[str, Any]:
+    return {name: value for name, value in defaults("features", "logmel").items() if name.startswith("picture_")}
+
+
+def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In what features differ, whether their shards hold spectrograms or waveforms; what pictures leave open agrees."""
+    kinds = there["kind"], here["kind"]
+    if "descriptors" in kinds and kinds[0] != kinds[1]:
+        return [f"features.kind is {kinds[0]} there, {kinds[1]} here"]
+    is_picture = there["kind"] == "picture"
+    names = ["num_mels", "top_db"] * is_picture
+    names += [name for name in here if name.startswith("picture_") == is_picture and name != "kind"]
+    return [
+        f"features.{name} is {there.get(name)} there, {here[name]} here"
+        for name in names
+        if there.get(name) != here[name] and not (is_picture and here[name] in (None, "auto"))
+    ]
 
 
 def check(features: FeaturesConfig) -> None:
     """Raise a UserError where settings contradict each other."""
+    if features.kind == "picture":  # of which no transform is made
+        return
     top_hz = features.sample_rate_hz / 2
     if features.fmin_hz >= (features.fmax_hz or top_hz):
         raise UserError(
@@ -108,16 +153,36 @@ def check(features: FeaturesConfig) -> None:
         )
 
 
-def load(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Source:
+def demand_frames(features: FeaturesConfig) -> None:
+    """Raise a UserError where there are no frames, of which networks learn."""
+    if features.kind == "descriptors":
+        raise UserError(
+            "features=descriptors: 57 numbers a track, which learner=svm learns from; the network wants logmel"
+        )
+
+
+def frames_per_s(features: FeaturesConfig) -> float:
+    """Frames of a second of a track.
+
+    Raises:
+        UserError: pictures whose width was left open.
+    """
+    if features.kind != "picture":
+        return features.sample_rate_hz / features.hop_length
+    if features.picture_frames is None:
+        raise UserError("features.picture_frames: none of the pictures could be read, so that their width is not known")
+    return features.picture_frames / features.picture_s
+
+
+def load(path: Path, features: FeaturesConfig, *, max_bytes: int, max_s: float = MAX_S) -> Source:
     """Read and check a file; most of its time goes without the interpreter's lock.
 
     Raises:
         AudioError: the file gives no features; the message says why.
     """
-    with _open(path, features, max_bytes) as sound:
+    with _open(path, features, max_bytes, max_s) as sound:
         duration_s, clip_s = sound.duration_s, features.clip_s
-        if duration_s < features.min_s:
-            raise AudioError(f"too short: {duration_s:.2f} s, below features.min_s={features.min_s:g}")
+        _check_length(duration_s, features)
         if clip_s is not None and duration_s > clip_s and not features.trim:
             raise AudioError(f"too long: {duration_s:.2f} s, above features.clip_s={clip_s:g} with features.trim=false")
         if sound.num_samples <= WHOLE:
@@ -128,17 +193,39 @@ def load(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Source:
             samples, num_samples, peak = None, 0, 0.0
             for block in sound.blocks():
                 num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
+    _check_peak(peak)
+    try:
+        digest = files.digest_file(path)
+    except OSError as error:
+        raise AudioError(f"cannot be read: {error.strerror or error}") from error
+    return Source(path, digest, duration_s, num_samples, peak, samples)
+
+
+def hear(samples: Samples, features: FeaturesConfig) -> Clip:
+    """`extract` for what is in no file: mono samples at features.sample_rate_hz, shape (num_samples,).
+
+    Raises:
+        AudioError: they give no features; the message says why.
+    """
+    duration_s = samples.size / features.sample_rate_hz
+    _check_length(duration_s, features)
+    peak = measure_peak(samples)
+    _check_peak(peak)
+    return transform(Source(Path(), "", duration_s, samples.size, peak, samples), features)
+
+
+def _check_length(duration_s: float, features: FeaturesConfig) -> None:
+    if duration_s < features.min_s:
+        raise AudioError(f"too short: {duration_s:.2f} s, below features.min_s={features.min_s:g}")
+
+
+def _check_peak(peak: float) -> None:
     if peak < QUIETEST:
         raise BadSamplesError(
             "silent: " + ("every sample is zero" if not peak else f"no sample above {peak:.0e} of full scale")
         )
     if peak > LOUDEST:
         raise BadSamplesError(f"samples of {peak:.0e} times full scale are no audio")
-    try:
-        digest = files.digest_file(path)
-    except OSError as error:
-        raise AudioError(f"cannot be read: {error.strerror or error}") from error
-    return Source(path, digest, duration_s, num_samples, peak, samples)
 
 
 def transform(source: Source, features: FeaturesConfig) -> Clip:
@@ -163,17 +250,39 @@ def waveform(source: Source, features: FeaturesConfig) -> Iterator[NDArray[np.in
         yield np.asarray(samples, np.int16)
 
 
-def extract(path: Path, features: FeaturesConfig, *, max_bytes: int) -> Clip:
-    """Decode a file and compute its log-mel spectrogram.
+def extract(path: Path, features: FeaturesConfig, *, max_bytes: int, max_s: float = MAX_S) -> Clip:
+    """Decode a file and compute its log-mel spectrogram or its descriptors, or read the spectrogram off a picture.
 
     Raises:
         AudioError: the file gives no features; the message says why.
     """
-    return transform(load(path, features, max_bytes=max_bytes), features)
+    if features.kind == "picture":
+        digest, frames = pictures.extract(path, features, max_bytes=max_bytes)
+        levels = frames.astype(np.float64)
+        source = Source(path, digest, features.picture_s, 0, 0.0, None)
+        return Clip(source, frames, 1.0, float(levels.max()), float(levels.sum()), float(np.square(levels).sum()))
+    source = load(path, features, max_bytes=max_bytes, max_s=max_s)
+    return _describe(source, features) if features.kind == "descriptors" else transform(source, features)
 
 
-def _open(path: Path, features: FeaturesConfig, max_bytes: int) -> Sound:
-    return Sound(path, sample_rate_hz=features.sample_rate_hz, length_s=features.clip_s, max_bytes=max_bytes)
+def _describe(source: Source, features: FeaturesConfig) -> Clip:
+    if source.samples is None or source.num_samples > descriptors.MOST_SAMPLES:
+        raise BeyondBoundsError(
+            f"too long for descriptors: {source.num_samples} samples, over the limit of {descriptors.MOST_SAMPLES}; give features.clip_s"
+        )
+    gain = 1 / source.peak if features.normalise == "peak" else 1.0
+    samples = to_float(source.samples) * np.float32(gain)
+    if features.pad and features.clip_s:
+        samples = np.pad(samples, (0, max(int(features.clip_s * features.sample_rate_hz) - samples.size, 0)))
+    found = descriptors.describe(samples, definition(features))
+    if not np.isfinite(found).all():
+        raise BadSamplesError("its descriptors are not finite")
+    return Clip(source, found[None, :], gain, 0.0, 0.0, 0.0)
+
+
+def _open(path: Path, features: FeaturesConfig, max_bytes: int, max_s: float) -> Sound:
+    rate_hz, clip_s = features.sample_rate_hz, features.clip_s
+    return Sound(path, sample_rate_hz=rate_hz, length_s=clip_s, max_bytes=max_bytes, max_s=max_s)
 
 
 def _pieces(source: Source, features: FeaturesConfig) -> Iterator[tuple[Samples, bool]]:
@@ -181,7 +290,7 @@ def _pieces(source: Source, features: FeaturesConfig) -> Iterator[tuple[Samples,
     if source.samples is not None:
         yield source.samples, True
         return
-    with _open(source.path, features, sys.maxsize) as sound:  # its size was looked at the first time
+    with _open(source.path, features, sys.maxsize, math.inf) as sound:  # its size was looked at the first time
         done = 0
         for block in sound.blocks():
             done += block.size

@@ -30,6 +30,9 @@ class LogMelTransform(nn.Module):
         dtype: float64, exact to a float32 step; or float32, for GPUs that are slow at float64, whose rounding lies 140 dB
             below a frame's energy: it costs up to 1e-2 dB at a level 80 dB below.
 
+    Attributes:
+        blocks: of the bank what is not zero, bands and the bins that they use.
+
     Example:
         >>> import torch
         >>> transform = LogMelTransform(LogMel(sample_rate_hz=22050))
@@ -46,7 +49,7 @@ class LogMelTransform(nn.Module):
         self.register_buffer("window", torch.from_numpy(settings.window).to(dtype), persistent=False)
         # always float64: no setting makes that product coarser
         self.register_buffer("filters", torch.tensor(settings.filters, dtype=torch.float64), persistent=False)
-        self._blocks = _split(settings.filters)
+        self.blocks = _split(settings.filters)
 
     def forward(
         self, waveform: Tensor, gain: Tensor | None = None, *, floor_db: Tensor | None = None, centred: bool = True
@@ -115,7 +118,7 @@ class LogMelTransform(nn.Module):
         """Decibels of frames, shape (batch, frames, n_fft) to (batch, frames, num_mels)."""
         spectra = torch.fft.rfft(frames * self.window)
         power = (spectra.real.square() + spectra.imag.square()).to(self.filters.dtype)
-        mel = [power[..., bins] @ self.filters[bands, bins].T for bands, bins in self._blocks]
+        mel = [power[..., bins] @ self.filters[bands, bins].T for bands, bins in self.blocks]
         return 10 * torch.log10(torch.cat(mel, dim=-1).to(frames.dtype).clamp(min=1e-10))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

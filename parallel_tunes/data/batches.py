@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -137,3 +137,8 @@ def fit_length(frames: NDArray[Level], num_frames: int) -> NDArray[Level]:
     if len(frames) >= num_frames:
         return frames
     return np.pad(frames, ((0, num_frames - len(frames)), (0, 0)), constant_values=frames.min())
+
+
+def cut_frames(frames: NDArray[Level], starts: Sequence[int], window: int) -> NDArray[Level]:
+    """A clip's windows that begin at these frames, shape (num, window, num_mels); frames is (num_frames, num_mels)."""
+    return np.stack([fit_length(frames[start : start + window], window) for start in starts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -14,18 +15,21 @@ from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError
 
 EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64", ".m4a"))
+PICTURES = frozenset((".jpg", ".jpeg", ".png"))
+# what pictures are called that lie beside music, and show none of it
+COVERS = ("cover", "folder", "front", "back", "album", "artwork", "booklet", "inlay", "cd", "disc", "scan")
 LIST_EXTENSIONS = (".csv", ".parquet")
 
 
 def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
-    """All tracks of a data set, in the order of their paths, without opening any of them.
+    """All tracks of a data set, audio or pictures, in the order of their paths, without opening any of them.
 
     Returns:
         Columns path (relative to the folder), label, group (None where unknown), split (None where no list gives it),
         bytes and mtime_ns (-1 where the file cannot be seen); and the folder that paths are relative to.
 
     Raises:
-        UserError: no such folder or list, nothing in it, or a list without the columns it needs.
+        UserError: no such folder or list, nothing in it, audio and pictures in one, or a list without the columns it needs.
     """
     if data.root is None:
         hint = (
@@ -38,17 +42,52 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
     if not root.exists():
         raise UserError(f"data.root={root}: no such {'list' if root.suffix in LIST_EXTENSIONS else 'folder'}")
     tracks, folder = (_scan_tree(root), root) if root.is_dir() else (_read_list(root), root.parent)
+    tracks = tracks.loc[_choose(tracks["path"].tolist(), data.media, root)].copy()
+    unreadable = [path for path in tracks["path"] if not _is_unicode(path)]
+    if unreadable:
+        raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
     if tracks.empty:
-        endings = " ".join(sorted(EXTENSIONS))
-        raise UserError(
-            f"data.root={root}: no tracks; expected audio files as <label>/<file> ({endings}), or a list of them"
-        )
+        audio, drawn = " ".join(sorted(EXTENSIONS)), " ".join(sorted(PICTURES))
+        wanted = {
+            "audio": f"audio files as <label>/<file> ({audio})",
+            "pictures": f"pictures as <label>/<file> ({drawn})",
+        }
+        wanted["auto"] = f"{wanted['audio']} or spectrogram pictures ({drawn})"
+        raise UserError(f"data.root={root}: no tracks; expected {wanted[data.media]}, or a list of them")
     if data.group_regex is not None:
         tracks["group"] = _match_groups(tracks["path"], data.group_regex)
-    states = [_stat(folder / path) for path in tracks["path"]]
+    states = [stat(folder / path) for path in tracks["path"]]
     tracks["bytes"] = [size for size, _ in states]
     tracks["mtime_ns"] = [mtime for _, mtime in states]
     return tracks.sort_values("path", kind="stable", ignore_index=True), folder
+
+
+def holds_pictures(tracks: pd.DataFrame) -> bool:
+    """Whether a data set is of pictures, by the endings of its files."""
+    return bool(len(tracks)) and _is_picture(str(tracks["path"].iloc[0]))
+
+
+def _choose(paths: list[str], media: str, root: Path) -> list[bool]:
+    """Which files are taken: all of one kind; beside audio, what is called like the cover of an album is none."""
+    pictures = [_is_picture(path) for path in paths]
+    num_audio = len(paths) - sum(pictures)
+    if media == "pictures" or not num_audio:
+        return pictures if media != "audio" else [False] * len(paths)
+    shown = [path for path, is_picture in zip(paths, pictures, strict=True) if is_picture and not _is_cover(path)]
+    if shown and media == "auto":
+        raise UserError(
+            f"data.root={root}: holds {num_audio} audio files and {len(shown)} pictures, {shown[0]} say; "
+            "say which with data.media=audio or data.media=pictures, or give a folder of one kind"
+        )
+    return [not is_picture for is_picture in pictures]
+
+
+def _is_picture(path: str) -> bool:
+    return ("." + path.rpartition(".")[2].lower()) in PICTURES
+
+
+def _is_cover(path: str) -> bool:
+    return path.rpartition("/")[2].lower().startswith(COVERS)
 
 
 def listing_digest(tracks: pd.DataFrame) -> str:
@@ -61,28 +100,45 @@ def _scan_tree(root: Path) -> pd.DataFrame:
     """The tree <label>/…/<file>: the first folder is the label."""
     rows: list[tuple[str, str]] = []
     misnamed: list[Path] = []  # folders that are called like tracks
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        visible = sorted(name for name in subfolders if not name.startswith("."))
-        subfolders[:] = [name for name in visible if not _leads_back(folder, name)]
-        relative = Path(folder).relative_to(root)
+    for relative, subfolders, names in _walk(root):
         if not relative.parts:
             continue
         found = [name for name in names if _is_called_track(name)]
         rows += [((relative / name).as_posix(), relative.parts[0]) for name in found]
-        misnamed += [relative / name for name in visible if _is_called_track(name)]
+        misnamed += [relative / name for name in subfolders if _is_called_track(name)]
     # one that holds tracks is an album; any other stands where a track should be, and is listed to be told as failed
-    albums = {above for path, _ in rows for above in Path(path).parents} if misnamed else set()
-    rows += [(folder.as_posix(), folder.parts[0]) for folder in misnamed if folder not in albums]
-    unreadable = [path for path, _ in rows if not _is_unicode(path)]
-    if unreadable:
-        raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
+    for kind in (True, False) if misnamed else ():  # a picture makes no album of a folder that is called like audio
+        held = [path for path, _ in rows if kind or not _is_picture(path)]
+        albums = {above for path in held for above in Path(path).parents}
+        alike = [folder for folder in misnamed if _is_picture(folder.name) == kind and folder not in albums]
+        rows += [(folder.as_posix(), folder.parts[0]) for folder in alike]
     return pd.DataFrame(
         {"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object
     )
 
 
+def list_tracks(root: Path, *, pictures: bool) -> list[Path]:
+    """Every audio file, or picture, at any depth below a folder, in the order of their paths."""
+    wanted = PICTURES if pictures else EXTENSIONS
+    found = [
+        relative / name
+        for relative, _, names in _walk(root)
+        for name in names
+        if _is_called_track(name) and Path(name).suffix.lower() in wanted
+    ]
+    return [root / path for path in sorted(found)]
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders, relative to `root`, with their visible subfolders and their files."""
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        visible = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [name for name in visible if not _leads_back(folder, name)]
+        yield Path(folder).relative_to(root), visible, names
+
+
 def _is_called_track(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+    return Path(name).suffix.lower() in EXTENSIONS | PICTURES and not name.startswith(".")
 
 
 def _leads_back(folder: str, name: str) -> bool:
@@ -135,7 +191,8 @@ def _match_groups(paths: pd.Series[str], expression: str) -> list[str]:
     return [match[1] for match in found if match is not None]
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def stat(path: Path) -> tuple[int, int]:
+    """Bytes and mtime_ns of a file, -1 where it cannot be seen."""
     try:
         status = path.stat()
     except OSError:

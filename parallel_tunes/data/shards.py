@@ -1,13 +1,15 @@
 """Features on disk: a few large .npy files, memory-mapped, each whole or absent, each with a checksum.
 
 A shard is an array of the tracks of one stretch of the index, one after the other in time, so that a crop of a track is
-one contiguous read: float16 log-mel of shape (num_frames, num_mels), or int16 samples of shape (num_samples,). Beside each
-shard, a JSON file of its name says what is in it; when all are there, they become `index.parquet` (a row a track) and
-`manifest.json` (shapes, fingerprint, checksums, the failed files and why).
+one contiguous read: float16 log-mel of shape (num_frames, num_mels), or int16 samples of shape (num_samples,); of
+descriptors each track has one row, float64 of shape (57,). Beside each shard, a JSON file of its name says what is in it;
+when all are there, they become `index.parquet` (a row a track) and `manifest.json` (shapes, fingerprint, checksums, the
+failed files and why).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,7 +76,7 @@ def write_shard(
     """Write one shard, track by track as `entries` gives them, and then its description.
 
     Args:
-        shape: of a row, () or (num_mels,).
+        shape: of a row, () or (num_mels,) or (57,).
         entries: a failure, or a track (whose `offset` and `num_rows` are filled in here) and its rows, in pieces.
     """
     tracks, failed = list[Track](), list[Failure]()
@@ -223,7 +225,7 @@ class ShardSet:
                 raise UserError(
                     f"data.shards={folder}: index.parquet is not the one its manifest names; run the preprocess job again"
                 )
-            self.index = _read_index(folder / "index.parquet")
+            index = _read_index(folder / "index.parquet")
             sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".npy")}
         except (OSError, ValueError) as error:
             raise UserError(f"data.shards={folder}: cannot be read ({error}); run the preprocess job again") from error
@@ -233,11 +235,16 @@ class ShardSet:
                     f"{sizes[shard['file']]} bytes, not {shard['num_bytes']}" if shard["file"] in sizes else "missing"
                 )
                 raise UserError(f"{folder / shard['file']}: missing or damaged ({found}); run the preprocess job again")
+        self._find_by(index)
+
+    def _find_by(self, index: pd.DataFrame) -> None:
+        """Rows are those of this index, whose offsets are into the shards."""
+        self.index = index
         self._arrays: dict[int, NDArray[Any]] = {}
-        self._shard = self.index["shard"].to_numpy(np.int64)
-        self._offset = self.index["offset"].to_numpy(np.int64)
-        self.num_frames = self.index["num_frames"].to_numpy(np.int64)
-        self.num_rows = self.index["num_rows"].to_numpy(np.int64)
+        self._shard = index["shard"].to_numpy(np.int64)
+        self._offset = index["offset"].to_numpy(np.int64)
+        self.num_frames = index["num_frames"].to_numpy(np.int64)
+        self.num_rows = index["num_rows"].to_numpy(np.int64)
 
     def verify(self, advance: Callable[[int], object]) -> None:
         """Read every shard and compare its checksum; `advance` is told of each.
@@ -252,12 +259,25 @@ class ShardSet:
                 )
             advance(1)
 
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """What `keep` has kept beside the shards under a name, if it is there."""
+        try:
+            kept = json.loads((self.folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return kept if isinstance(kept, dict) else None
+
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        """Keep what was found out about the tracks; not, where the folder cannot be written to."""
+        with contextlib.suppress(OSError):
+            files.write_json(self.folder / f"{name}.json", value)
+
     def path(self, row: int) -> Path:
         """The shard file that holds the track in row `row`."""
         return self.folder / str(self.manifest["shards"][self._shard[row]]["file"])
 
     def read(self, row: int, start: int = 0, num_rows: int | None = None) -> NDArray[Any]:
-        """Frames, shape (num_rows, num_mels), or samples, shape (num_rows,), of the track in row `row` of the index.
+        """What the track in row `row` of the index has: frames, samples, or one row of descriptors, shape (num_rows, …).
 
         Args:
             start: first frame or sample; `num_rows`: how many, cut at the track's end; by default all.

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from parallel_tunes.config import SplitConfig
+from parallel_tunes.config_run import SplitConfig
+from parallel_tunes.data import gtzan
+from parallel_tunes.data.label_sets import stratify_sets
 from parallel_tunes.schema import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -26,8 +28,14 @@ class Split:
     warnings: list[str] = field(default_factory=list)
 
 
-def draw(tracks: pd.DataFrame, cfg: SplitConfig) -> Split:
-    """Split an index (columns path, label, group, split, hash) as `cfg` says.
+def draw(
+    tracks: pd.DataFrame, cfg: SplitConfig, *, twins: str = "byte-identical files", multi_label: bool = False
+) -> Split:
+    """Split an index (columns path, label, group, split, hash; for split=time also year) as `cfg` says.
+
+    Args:
+        twins: what tracks of equal hash are.
+        multi_label: whether a label may be several, a|b.
 
     Raises:
         UserError: shares that do not add up, groups or lists that are not there, or no track to learn from.
@@ -48,37 +56,76 @@ def draw(tracks: pd.DataFrame, cfg: SplitConfig) -> Split:
     warnings: list[str] = []
     if kind == "lists":
         names = _listed(kept, cfg)
+    elif kind == "gtzan_fault_filtered":
+        names = np.array(gtzan.draw(kept["path"]), object)
+    elif kind in ("random", "time"):
+        names = _deal(_order(kept, kind, cfg.seed), cfg)
     else:
         # without groups, every track is its own
         groups = kept["group"].where(kept["group"].notna(), kept["path"]) if kind == "grouped" else kept["path"]
-        names = _stratify(kept["label"], groups, cfg, warnings)
+        stratify = stratify_sets if multi_label else _stratify
+        names = stratify(kept["label"], groups, cfg, warnings)
     rows = {name: np.asarray(kept.index[names == name], np.int64) for name in SPLITS}
     if not len(rows["train"]):
         raise UserError("the split leaves no track to learn from; see split.train and the lists")
     drawn = pd.Series("", index=tracks.index, dtype=object)
     drawn[kept.index] = names
     duplicates = find_duplicates(tracks, drawn)
-    across = [pair for pair in duplicates if pair["leaks"]]
-    if across:
-        warnings.append(
-            f"{len(across)} sets of byte-identical files lie on both sides of the split; split.drop_duplicates=true keeps one of each"
-        )
+    warnings += warn_of_twins(duplicates, twins)
     num_left = int((names == "").sum())
     if num_left:
         warnings.append(f"{num_left} tracks are in no list and left out")
     return Split(kind, rows, num_left, len(tracks) - len(kept), duplicates, warnings)
 
 
+def warn_of_twins(duplicates: list[dict[str, object]], twins: str = "byte-identical files") -> list[str]:
+    """A line of warning where `find_duplicates` found some in different splits."""
+    num = sum(bool(pair["leaks"]) for pair in duplicates)
+    text = f"{num} sets of {twins} lie on both sides of the split; split.drop_duplicates=true keeps one of each"
+    return [text] if num else []
+
+
+def _order(tracks: pd.DataFrame, kind: str, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """What tracks are dealt in the order of: their year of release, or a lot."""
+    if kind == "random":
+        return np.random.Generator(np.random.Philox(key=seed)).random(len(tracks))
+    if "year" not in tracks or not tracks["year"].notna().all():
+        raise UserError(
+            "split=time: the years of release are not known; give a table with a column release_date or year"
+        )
+    return tracks["year"].to_numpy(np.float64)
+
+
+def _deal(
+    order: np.ndarray[tuple[int], np.dtype[np.float64]], cfg: SplitConfig
+) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    """Train first, then valid, then test; those of equal order, a year say, stay together, where the shares come nearest."""
+    values, counts = np.unique(order, return_counts=True)
+    shares = np.concatenate([[0.0], np.cumsum(counts) / len(order)])
+    ends = [int(np.abs(shares - share).argmin()) for share in (cfg.train, cfg.train + cfg.valid)]
+    place = np.searchsorted(values, order)
+    names = np.full(len(order), "test", object)
+    names[place < ends[1]] = "valid"
+    names[place < ends[0]] = "train"
+    return names
+
+
 def find_duplicates(tracks: pd.DataFrame, drawn: pd.Series[str]) -> list[dict[str, object]]:
     """Sets of byte-identical files: their paths, whether their labels differ, whether they lie in different splits."""
-    found: list[dict[str, object]] = []
-    twins = tracks[tracks["hash"].duplicated(keep=False)]
-    for _, rows in twins.groupby("hash", sort=False):
-        sides = {drawn[row] for row in rows.index} - {""}
-        found.append(
-            {"paths": list(rows["path"]), "labels_differ": rows["label"].nunique() > 1, "leaks": len(sides) > 1}
-        )
-    return found
+    twins = tracks.index[tracks["hash"].duplicated(keep=False)]
+    sets, paths = pd.factorize(tracks.loc[twins, "hash"])[0], tracks.loc[twins, "path"].to_list()
+    labels, sides = tracks.loc[twins, "label"].to_list(), drawn[twins].to_list()
+    members: dict[int, list[int]] = {}
+    for place, number in enumerate(sets):
+        members.setdefault(int(number), []).append(place)
+    return [
+        {
+            "paths": [paths[place] for place in places],
+            "labels_differ": len({labels[place] for place in places} - {None}) > 1,
+            "leaks": len({sides[place] for place in places} - {""}) > 1,
+        }
+        for places in members.values()
+    ]
 
 
 def _stratify(
@@ -137,6 +184,7 @@ def _listed(tracks: pd.DataFrame, cfg: SplitConfig) -> np.ndarray[tuple[int], np
     names = np.full(len(tracks), "", object)
     # a line may be a path, a file name, or a name without its ending
     spellings = [{path, Path(path).name, Path(path).stem, str(Path(path).with_suffix(""))} for path in tracks["path"]]
+    is_flat = not tracks["path"].str.contains("/").any()  # a table's names have no folders, those of a list may
     for name, file in files.items():
         if file is None:
             continue
@@ -149,6 +197,8 @@ def _listed(tracks: pd.DataFrame, cfg: SplitConfig) -> np.ndarray[tuple[int], np
             for line in lines
             if Path(line).suffix.lower() in (".wav", ".au", ".mp3", ".flac", ".ogg", ".jpg", ".png")
         }
+        if is_flat:
+            wanted |= {Path(line).name for line in wanted}
         for row, known in enumerate(spellings):
             if known & wanted:
                 if names[row]:

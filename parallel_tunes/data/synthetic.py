@@ -3,17 +3,26 @@
 Genre is what is played: tempo, metre, rhythm pattern, harmony, instrumentation and mix. The artist is how it was
 recorded: an equaliser curve, a noise floor, a room, a drum tuning and habits of tempo and brightness, shared by
 all of that artist's tracks. A model may learn either; a split that puts one artist on both sides rewards the wrong one.
+`Traits` make genres harder to tell, and artists and recordings easier, until such a split rewards little else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from parallel_tunes.data.synthetic_artists import (
+    PLAIN,
+    Artist,
+    Recording,
+    Samples,
+    draw_artist,
+    draw_recording,
+    produce,
+)
+
 LIST = "tracks.csv"  # a corpus's list: path, label, artist
 
 
@@ -36,6 +45,7 @@ class Genre(NamedTuple):
     lead_density: float  # share of the lead's grid that sounds
     lead_grid: int  # steps between possible lead notes
     drums_gain: float
+    has_arpeggios: bool = False  # one voice at a time instead of chords
 
 
 GENRES = (
@@ -44,7 +54,7 @@ GENRES = (
     Genre("bossa", (116, 148), 4, "x..xx..xx..xx..x", "x..x..x...x..x..", "xxxxxxxxxxxxxxxx", "x..x..x...o.x...", 2.5,
           "1..51..51..51..5", ((0, 1, 4, 0), (0, 5, 1, 4)), False, ("pluck", "bell"), ("flute", "pluck"), 0.4, 2, 0.6),
     Genre("chiptune", (116, 164), 4, "x...x...x...x...", "....x.......x.o.", "x.x.x.x.x.x.x.x.", "xxxxxxxxxxxxxxxx", 0.8,
-          "1.8.1.8.1.8.1.8.", ((0, 4, 5, 3), (5, 3, 0, 4)), False, ("square", "pluck"), ("square", "bell"), 0.6, 2, 0.7),
+          "1.8.1.8.1.8.1.8.", ((0, 4, 5, 3), (5, 3, 0, 4)), False, ("square", "pluck"), ("square", "bell"), 0.6, 2, 0.7, True),
     Genre("dub", (66, 84), 4, "........x.......", "........x......o", "o.x.o.x.o.x.o.x.", "..x...x...x...x.", 1.2,
           "1..1..5...8.1...", ((0, 0, 3, 3), (0, 4, 0, 4)), True, ("organ", "pluck"), ("brass", "flute"), 0.2, 2, 1.0),
     Genre("folk", (88, 128), 4, "................", "................", "o...o...o...o...", "x...x.x.o.x.x.x.", 3,
@@ -73,41 +83,43 @@ INSTRUMENTS: dict[str, tuple[tuple[float, ...], float, float]] = {
     "bass": ((1.0, 0.45, 0.2, 0.1), 0.005, 0.6),
 }
 SCALES = {False: (0, 2, 4, 5, 7, 9, 11), True: (0, 2, 3, 5, 7, 8, 10)}
+# what can be taken from another genre, and only as a whole
+ELEMENTS = (
+    ("kick", "snare", "hat", "steps_per_beat", "drums_gain"),
+    ("tempo_bpm",),
+    ("comp", "comp_steps", "has_arpeggios"),
+    ("bass",),
+    ("chords", "minor"),
+    ("comp_with",),
+    ("lead_with", "lead_density", "lead_grid"),
+)
 
 
-@dataclass(frozen=True)
-class Artist:
-    """How it was recorded: the production fingerprint that all tracks of one artist share."""
+class Traits(NamedTuple):
+    """What a corpus can be told by.
 
-    equaliser_db: NDArray[np.float64]  # gains at eight frequencies, spaced by octaves
-    noise_db: float
-    room_s: float
-    room_gain: float
-    brightness: float  # exponent on the harmonics' amplitudes
-    drum_tuning: float
-    drums_db: float
-    tempo_at: float  # where in the genre's tempo range this artist feels at home, 0 to 1
-    key: int
-    comp_at: float  # which of the genre's instruments this artist owns, 0 to 1
-    lead_at: float
-    mix_db: NDArray[np.float64]  # gains of bass, chords and lead
+    Args:
+        blend: probability that an artist takes an element of its music from any genre, and that a track does.
+        artist_strength: factor on the decibels by which artists differ.
+        track_strength: the same of the tracks of one artist; 0: they are recorded alike.
+    """
+
+    blend: float = 0.0
+    artist_strength: float = 1.0
+    track_strength: float = 0.0
 
 
-def draw_artist(rng: np.random.Generator) -> Artist:
-    return Artist(
-        equaliser_db=rng.normal(0, 2.0, 8),
-        noise_db=rng.uniform(-75, -42),
-        room_s=rng.uniform(0.05, 0.5),
-        room_gain=rng.uniform(0.0, 0.35),
-        brightness=rng.uniform(0.7, 1.4),
-        drum_tuning=2 ** rng.uniform(-0.4, 0.4),
-        drums_db=rng.normal(0, 3.0),
-        tempo_at=rng.uniform(0, 1),
-        key=int(rng.integers(0, 12)),
-        comp_at=rng.random(),
-        lead_at=rng.random(),
-        mix_db=rng.normal(0, 2.0, 3),
-    )
+USUAL = Traits()
+
+
+def take_elements(style: Genre, share: float, rng: np.random.Generator) -> Genre:
+    """A style some of whose elements are those of genres drawn at random, cut or repeated to the length of its bar."""
+    for fields in ELEMENTS:
+        other = GENRES[rng.integers(len(GENRES))]
+        if rng.random() < share:
+            style = style._replace(**{field: getattr(other, field) for field in fields})
+    num_steps = len(style.kick)
+    return style._replace(comp=(2 * style.comp)[:num_steps], bass=(2 * style.bass)[:num_steps])
 
 
 def render_note(
@@ -168,7 +180,7 @@ def degree_hz(degree: int, minor: bool, key: int, octave: int) -> float:
 
 
 def play_bar(
-    tape: Tape, genre: Genre, artist: Artist, rng: np.random.Generator, *,
+    tape: Tape, genre: Genre, artist: Artist, recording: Recording, rng: np.random.Generator, *,
     at_s: float, step_s: float, root: int, comp: str, lead: str, gains: dict[str, float],
     drums: tuple[Samples, Samples, Samples], melody: NDArray[np.int64],
 ) -> None:  # fmt: skip
@@ -178,7 +190,7 @@ def play_bar(
         return letter == "x" or (letter == "o" and rng.random() < 0.5)
 
     def hz(degree: int, octave: int) -> float:
-        return degree_hz(degree, genre.minor, artist.key, octave)
+        return degree_hz(degree, genre.minor, artist.key + recording.semitones, octave)
 
     rate, bright = tape.sample_rate_hz, artist.brightness
     for pattern, drum, level in zip((genre.kick, genre.snare, genre.hat), drums, (1.0, 0.7, 0.4), strict=True):
@@ -193,7 +205,7 @@ def play_bar(
     chord: Samples | None = None
     for step, letter in enumerate(genre.comp):
         if strikes(letter):
-            if genre.name == "chiptune":  # arpeggios instead of chords: one voice at a time
+            if genre.has_arpeggios:
                 chord = render_note(hz(root + 2 * (step % 3), 5), genre.comp_steps * step_s, comp, bright, rate)
             elif chord is None:
                 voices = [
@@ -208,24 +220,9 @@ def play_bar(
             tape.add(note, at_s + step * step_s, gains["lead"])
 
 
-def produce(dry: Samples, artist: Artist, rng: np.random.Generator, sample_rate_hz: int) -> Samples:
-    """The artist's recording chain: equaliser and room as one filter, then a noise floor and a level."""
-    num_bins = dry.size // 2 + 1
-    frequency_hz = np.linspace(0, sample_rate_hz / 2, num_bins)
-    octaves = np.log2(np.maximum(frequency_hz, 20) / 60)
-    curve_db = np.interp(octaves, np.arange(8), artist.equaliser_db)
-    room = rng.standard_normal(int(3 * artist.room_s * sample_rate_hz))
-    room *= np.exp(-np.arange(room.size) / (artist.room_s * sample_rate_hz)) * artist.room_gain / 20
-    room[0] = 1.0
-    response = np.fft.rfft(room, dry.size) * 10 ** (curve_db / 20)
-    wet = np.fft.irfft(np.fft.rfft(dry) * response, dry.size)
-    wet /= max(float(np.abs(wet).max()), 1e-9)
-    wet += 10 ** (artist.noise_db / 20) * rng.standard_normal(wet.size)
-    level = 0.9 * 10 ** (rng.uniform(-6, 0) / 20)
-    return np.asarray(level * wet / np.abs(wet).max(), np.float32)
-
-
-def render_track(genre: int, artist: int, track: int, *, seed: int, duration_s: float, sample_rate_hz: int) -> Samples:
+def render_track(
+    genre: int, artist: int, track: int, *, seed: int, duration_s: float, sample_rate_hz: int, traits: Traits = USUAL
+) -> Samples:
     """One track of the corpus, shape (num_samples,), float32 within ±0.9; the same for the same numbers.
 
     Args:
@@ -235,10 +232,17 @@ def render_track(genre: int, artist: int, track: int, *, seed: int, duration_s: 
         seed: seed of the corpus.
         duration_s: length, seconds.
         sample_rate_hz: sampling rate, Hz.
+        traits: what the corpus can be told by.
     """
-    style = GENRES[genre]
-    hand = draw_artist(np.random.default_rng([seed, genre, artist]))
+    style, recording = GENRES[genre], PLAIN
+    hand = draw_artist(np.random.default_rng([seed, genre, artist]), traits.artist_strength)
     rng = np.random.default_rng([seed, genre, artist, track])
+    # draws of their own, so that the others are those of a corpus without
+    if traits.blend:
+        style = take_elements(style, traits.blend, np.random.default_rng([seed, genre, artist, 0, 1]))
+        style = take_elements(style, traits.blend, np.random.default_rng([seed, genre, artist, track, 2]))
+    if traits.track_strength:
+        recording = draw_recording(np.random.default_rng([seed, genre, artist, track, 3]), traits.track_strength)
     low_bpm, high_bpm = style.tempo_bpm
     tempo_bpm = low_bpm + (high_bpm - low_bpm) * float(np.clip(hand.tempo_at + rng.normal(0, 0.15), 0, 1))
     step_s = 60 / tempo_bpm / style.steps_per_beat
@@ -261,11 +265,11 @@ def render_track(genre: int, artist: int, track: int, *, seed: int, duration_s: 
     bar = int(rng.integers(len(progression)))
     while at_s < duration_s:
         play_bar(
-            tape, style, hand, rng, at_s=at_s, step_s=step_s, root=progression[bar % len(progression)],
+            tape, style, hand, recording, rng, at_s=at_s, step_s=step_s, root=progression[bar % len(progression)],
             comp=comp, lead=lead, gains=gains, drums=drums, melody=melody,
         )  # fmt: skip
         at_s, bar = at_s + bar_s, bar + 1
-    return produce(tape.samples, hand, rng, sample_rate_hz)
+    return produce(tape.samples, hand, recording, rng, sample_rate_hz)
 
 
 class Piece(NamedTuple):

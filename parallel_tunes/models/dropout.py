@@ -45,6 +45,7 @@ class KeyedDropout(nn.Module):
 
     Args:
         share: of the values that become zero.
+        purpose: of its draws: those of another purpose are others.
 
     Attributes:
         keys: shape (num,), int64; to be set before each training pass.
@@ -53,9 +54,9 @@ class KeyedDropout(nn.Module):
         input and output (num, num_values).
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, purpose: str = "dropout") -> None:
         super().__init__()
-        self.share = share
+        self.share, self.purpose = share, purpose
         self.keys: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
@@ -63,5 +64,5 @@ class KeyedDropout(nn.Module):
             return input
         if self.keys is None:
             raise RuntimeError("KeyedDropout.keys: to be set before a training pass")
-        kept = draw_uniform(self.keys, "dropout", input.shape[1]) >= self.share
+        kept = draw_uniform(self.keys, self.purpose, input.shape[1]) >= self.share
         return input * kept / (1 - self.share)

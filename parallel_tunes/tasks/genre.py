@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from parallel_tunes.config import EvaluateJob, SplitConfig, TrainJob
+from parallel_tunes.config import EvaluateJob, TrainJob
+from parallel_tunes.config_run import SplitConfig
 from parallel_tunes.data import splits
 from parallel_tunes.data.batches import Ids
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build
-from parallel_tunes.tasks.crops import MAX_WINDOWS, CropSource
+from parallel_tunes.tasks.crops import CropSource
+from parallel_tunes.tasks.examples import alter_crop
 from parallel_tunes.tasks.planning import Plan, describe_split, known_rows, plan
-from parallel_tunes.train import checkpoint, memory, metrics, model_folder, tracking, trainer
-from parallel_tunes.train.gradient import Frozen, GradientLearner, scale_lr
-from parallel_tunes.train.profile import Profile, read_profile
+from parallel_tunes.tasks.seeds import Fitted, describe_training, fit_seeds
+from parallel_tunes.train import augment, memory, metrics, model_folder, multi_label, trainer
+from parallel_tunes.train.frozen import Frozen
+from parallel_tunes.train.gradient import GradientLearner, scale_lr
 from parallel_tunes.train.stopwatch import Stopwatch
-from parallel_tunes.train.timing import read_timing
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """What the trainings of all seeds gave."""
-
-    bests: list[dict[str, Any]]  # the best checkpoint of each
-    judged: list[metrics.Judged]  # its answers on the test split
-    batch: int
-    num_steps: int
-    num_parameters: int
-    precision: str
+Thresholds = NDArray[np.float64]  # (num_classes,)
 
 
 def begin(cfg: TrainJob, made: Plan, mesh: Mesh, *, batch: int, seed: int) -> tuple[CropSource, GradientLearner]:
     """The data and the learner of a training, before its first step."""
     source = made.source(cfg, mesh, batch=batch, seed=seed)
-    model = model_folder.build_model(cfg.model, len(made.classes), seed)
+    model = model_folder.build_model(cfg.model, len(made.classes), seed, made.window_size)
     learner = GradientLearner(
         model, cfg.train, mesh, total_steps=cfg.train.num_epochs * source.num_steps, lr=scale_lr(cfg.train, batch),
-        log_mel=source.log_mel, augmentation=cfg.augment, norm=cfg.model.norm, **made.facts["standardise"],
+        log_mel=source.log_mel, augmentation=made.augmentation(cfg.augment), norm=cfg.model.norm,
+        multi_label=made.multi_label, **made.facts["standardise"],
     )  # fmt: skip
     return source, learner
 
@@ -60,115 +54,84 @@ def find_batch(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, chosen: int) -> 
     source, learner = begin(plain, made, mesh.apart(), batch=1, seed=cfg.train.seeds[0])
     trial = memory.Trial(learner, next(source.train(0, 0)), mesh)
     num_train, parts = len(made.rows["train"]), cfg.train.accumulate
-    batch = memory.settle_batch(chosen or cfg.train.batch, parts, trial, num_train, MAX_WINDOWS)
+    batch = memory.settle_batch(chosen or cfg.train.batch, parts, trial, num_train, source.num_at_once)
     if cfg.train.batch == "auto":
         run.log(f"train.batch=auto: {batch}" + ("" if chosen else ", which fits into memory; this run keeps it"))
     return batch
-
-
-def fit_seeds(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, watch: Stopwatch) -> Fitted | None:
-    """Train each seed from where the run is, and judge its best model by the test split; None when asked to stop."""
-    digest = made.facts["data"]["index_digest"]
-    state = checkpoint.resume(run, mesh, digest)
-    progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
-    progress.batch = find_batch(cfg, made, mesh, run, progress.batch)
-    run.cut_rows(progress.num_rows)
-    progress.run_ids = tracking.follow(cfg.train, run, mesh, progress.run_ids)
-    profile = Profile(cfg.train, mesh, run, watch)
-    bests, judged = [], []
-    for number, seed in enumerate(cfg.train.seeds):
-        source, learner = begin(cfg, made, mesh, batch=progress.batch, seed=seed)
-        if number == 0:
-            num_parameters = sum(p.numel() for p in learner.model.parameters())
-            told = f"{learner.precision} on {mesh.world_size} x {mesh.device_name}"
-            run.log(f"{cfg.model.name}: {num_parameters} parameters; {told}")
-        if number > progress.seed_at:
-            progress, state = progress.next_seed(), None
-        if number == progress.seed_at:
-            fit = trainer.Trainer(
-                learner, source, cfg.train, mesh, run,
-                progress=progress, index_digest=digest, watch=watch, profile=profile,
-            ).fit  # fmt: skip
-            if not fit(state["learner"] if state else None):
-                return None
-        best = mesh.on_first(partial(checkpoint.load, run, f"best-{seed}.pt"))
-        if best is None:
-            raise UserError(f"{run.folder}/checkpoints/best-{seed}.pt is damaged: train again under another run.name")
-        learner.load_weights(best["weights"])
-        bests.append(best)
-        answers = trainer.judge(learner, source, "test", mesh)
-        judged.append(metrics.Judged(made.rows["test"], answers, source.targets("test")))
-        watch.lap("eval")
-    return Fitted(bests, judged, progress.batch, progress.total_step, num_parameters, learner.precision)
 
 
 def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, Any] | None:
     """Train each seed, judge it by the test split and write the model folder: the best seed's by validation.
 
     Returns:
-        The report's facts and, under `judged`, the answers on the test split; None when asked to stop.
+        The report's facts and, under `judged`, the answers on the test split, under `examples` crops to be shown; None when asked
+        to stop.
     """
     made = plan(cfg, shards, mesh, run)
     more = [name for name in ("compile", "profile", "timing") if getattr(cfg.train, name)]
     watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint", *more)
-    fitted = fit_seeds(cfg, made, mesh, run, watch)
+    fitted = fit_seeds(
+        cfg.train, mesh, run, watch, name=cfg.model.name, digest=made.digest,
+        begin=partial(begin, cfg, made), find_batch=partial(find_batch, cfg, made, mesh, run), test=made.rows["test"],
+        valid=made.rows["valid"] if made.multi_label else None,
+    )  # fmt: skip
     if fitted is None:
         return None
-    at = min(range(len(fitted.bests)), key=lambda at: (fitted.bests[at]["valid"] or {"loss": 0.0})["loss"])
-    best, seeds = fitted.bests[at], list(cfg.train.seeds)
-    summary = {"seeds": seeds, "seed": seeds[at], "epoch": best["epoch"], "valid": best["valid"]}
-    model_folder.save(run, best["weights"], {**made.facts, "training": summary})
+    thresholds = [multi_label.choose_thresholds(each.probabilities, each.targets) for each in fitted.validated]
+    chosen = describe_thresholds(made, thresholds[fitted.best_at]) if thresholds else {}
+    model_folder.save(run, fitted.best["weights"], {**made.facts, **chosen, "training": fitted.summary})
     return {
         "task": "genre",
-        "metrics": summarise(made, cfg, fitted.bests, fitted.judged),
-        "samples_per_s": median_rate(run),
-        "global_batch": fitted.batch,
-        "steps": fitted.num_steps,
-        "lr": {"rule": cfg.train.lr_rule, "highest": scale_lr(cfg.train, fitted.batch)},
-        "num_parameters": fitted.num_parameters,
-        "precision": fitted.precision,
-        "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},
-        "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
+        "metrics": summarise(made, cfg, fitted, thresholds),
+        **chosen,
         "front_end": made.facts["fingerprint"],
         "classes": made.classes,
         "split": describe_split(made),
+        "leaks": made.leaks,
+        "augmentation": augment.list_on(cfg.augment),
+        "num_multiply_adds": model_folder.count_multiply_adds(cfg.model, len(made.classes), made.window_size),
         "judged": fitted.judged,
-        **read_profile(run),
-        **read_timing(run),
-        **({} if cfg.train.target is None else {"target": find_target(cfg.train.target, seeds, run)}),
+        "examples": alter_crop(cfg, made, mesh) if mesh.is_first else {},
+        **describe_training(cfg.train, fitted, mesh, run, watch),
     }
 
 
-def find_target(wanted: float, seeds: list[int], run: Run) -> dict[str, Any]:
-    """When each seed's validation accuracy had reached what was wanted: epochs and seconds of training; None where it never did."""
-    found = dict[int, tuple[int, float]]()
-    for row in run.rows():
-        if row["valid"] and row["valid"]["accuracy"] >= wanted:
-            found.setdefault(row["seed"], (row["epoch"] + 1, row["seconds"]))
-    epochs, seconds = zip(*(found.get(seed, (None, None)) for seed in seeds), strict=True)
-    return {"accuracy": wanted, "epochs": list(epochs), "seconds": list(seconds)}
+def describe_thresholds(made: Plan, thresholds: Thresholds) -> dict[str, Any]:
+    """Thresholds, and by how many tracks they were chosen, for model.json and the report."""
+    named = dict(zip(made.classes, thresholds.tolist(), strict=True))
+    return {"thresholds": named, "thresholds_chosen_by": {"split": "valid", "n": len(made.rows["valid"])}}
 
 
-def median_rate(run: Run) -> float | None:
-    """Crops a second while training, the median of the epochs."""
-    rates = [row["samples_per_s"] for row in run.rows()]
-    return float(np.median(rates)) if rates else None
+def summarise(made: Plan, cfg: TrainJob, fitted: Fitted, thresholds: list[Thresholds]) -> dict[str, Any]:
+    """metrics: each split's figures; with several seeds the mean of the single models, the ensemble beside it.
 
-
-def summarise(made: Plan, cfg: TrainJob, bests: list[dict[str, Any]], judged: list[metrics.Judged]) -> dict[str, Any]:
-    """metrics: each split's figures; with several seeds the mean of the single models, the ensemble beside it."""
+    Args:
+        thresholds: of each model, where a track may have several labels.
+    """
     test = None
     if len(made.rows["test"]):
         groups = group_numbers(made.shards, made.rows["test"])
-        single = [
-            metrics.classification(answers.probabilities, answers.targets, made.classes, groups) for answers in judged
-        ]
-        test = metrics.over_seeds(single, cfg.train.seeds) if len(single) > 1 else single[0]
+        own: list[Thresholds | None] = [*thresholds] or [None] * len(fitted.judged)
+        single = [judge(*each, made.classes, groups) for each in zip(fitted.judged, own, strict=True)]
+        over = multi_label.over_seeds if thresholds else metrics.over_seeds
+        test = over(single, cfg.train.seeds) if len(single) > 1 else single[0]
         if len(single) > 1:
-            mean = np.mean([answers.probabilities for answers in judged], axis=0)
-            test["ensemble"] = metrics.classification(mean, judged[0].targets, made.classes, groups)
-    trained = {name: _mean([best[name] for best in bests]) for name in ("train", "valid")}
+            chosen = None
+            if thresholds:
+                validated = metrics.average(fitted.validated)
+                chosen = multi_label.choose_thresholds(validated.probabilities, validated.targets)
+            test["ensemble"] = judge(metrics.average(fitted.judged), chosen, made.classes, groups)
+    trained = {name: _mean([best[name] for best in fitted.bests]) for name in ("train", "valid")}
     return {**trained, "test": test}
+
+
+def judge(
+    answers: metrics.Judged, thresholds: Thresholds | None, classes: list[str], groups: Ids | None
+) -> dict[str, Any]:
+    """What answers are worth; with `thresholds` those of tracks that may have several labels."""
+    if thresholds is None:
+        return metrics.classification(answers.probabilities, answers.targets, classes, groups)
+    return multi_label.judge_sets(answers.probabilities, answers.targets, classes, thresholds, groups)
 
 
 def group_numbers(shards: ShardSet, rows: Ids) -> Ids | None:
@@ -188,6 +151,58 @@ def _mean(figures: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return {**means, "n": present[0]["n"]}
 
 
+def check_features(facts: dict[str, Any], shards: ShardSet) -> None:
+    """Raise a UserError where shards have other features than a model was trained on."""
+    if facts["fingerprint"] == shards.manifest["fingerprint"]:
+        return
+    kinds = [holder["features"]["kind"] == "picture" for holder in (facts, shards.manifest)]
+    if kinds[0] != kinds[1]:
+        learnt, given = ("pictures" if is_picture else "audio" for is_picture in kinds)
+        raise UserError(f"the model was trained on {learnt}, and these tracks are {given}: give it its own kind")
+    raise UserError(
+        f"data.shards={shards.folder}: made with other features than the model's; leave data.shards out to make them anew"
+    )
+
+
+def choose_tracks(
+    folder: model_folder.ModelFolder, shards: ShardSet, name: str, run: Run, key: str = "evaluate.split"
+) -> tuple[Ids, int, dict[str, Any]]:
+    """The rows of a split of a data set, drawn as a model's training drew it; how many more have labels unknown to the model; and
+    of the split its `name`, `kind` and `warnings`.
+
+    Args:
+        name: of the split, or all.
+        key: that says which.
+
+    Raises:
+        UserError: other features or other data than it was trained on, or no track whose label it knows.
+    """
+    facts = folder.facts
+    check_features(facts, shards)
+    rows, kind, warnings = np.arange(len(shards.index)), "all", list[str]()
+    if name != "all":
+        if facts["data"]["index_digest"] != shards.manifest["index_digest"]:
+            raise UserError(f"{key}={name}: this data is not what the model was trained on; {key}=all judges all of it")
+        drawn = splits.draw(shards.index, build(SplitConfig, facts["data"]["split"]), multi_label=folder.multi_label)
+        left_out = facts["data"].get("left_out", [])  # models of before leaks were dropped have none
+        rows = np.setdiff1d(drawn.rows[name], np.array(left_out, np.int64), assume_unique=True)
+        kind, warnings = drawn.kind, drawn.warnings
+    elif facts["data"]["index_digest"] == shards.manifest["index_digest"]:
+        warnings = ["these tracks include those the model was trained on: the figures say nothing about others"]
+    if name == "valid" and folder.multi_label:
+        warnings = [
+            *warnings,
+            "the thresholds were chosen by these tracks: what depends on them is better here than on others",
+        ]
+    for warning in warnings:
+        run.warn(warning)
+    labels = shards.index["label"].to_numpy(object)
+    known = known_rows({name: rows}, labels, folder.classes, run, multi_label=folder.multi_label)[name]
+    if not len(known):
+        raise UserError(f"{key}={name}: holds no track whose label the model knows ({', '.join(folder.classes)})")
+    return known, len(rows) - len(known), {"name": name, "kind": kind, "warnings": warnings}
+
+
 def evaluate(
     folder: model_folder.ModelFolder, shards: ShardSet, cfg: EvaluateJob, mesh: Mesh, run: Run
 ) -> dict[str, Any]:
@@ -196,44 +211,25 @@ def evaluate(
     Raises:
         UserError: other features or other data than it was trained on, or no track whose label it knows.
     """
-    facts = folder.facts
-    if facts["fingerprint"] != shards.manifest["fingerprint"]:
-        raise UserError(
-            f"data.shards={shards.folder}: made with other features than the model's; leave data.shards out to make them anew"
-        )
-    everything = np.arange(len(shards.index))
-    name, kind = cfg.evaluate.split, "all"
-    rows, warnings = {name: everything}, list[str]()
-    if name != "all":
-        if facts["data"]["index_digest"] != shards.manifest["index_digest"]:
-            raise UserError(
-                f"evaluate.split={name}: this data is not what the model was trained on; evaluate.split=all judges all of it"
-            )
-        drawn = splits.draw(shards.index, build(SplitConfig, facts["data"]["split"]))
-        rows, kind, warnings = {name: drawn.rows[name]}, drawn.kind, drawn.warnings
-    elif facts["data"]["index_digest"] == shards.manifest["index_digest"]:
-        warnings = ["these tracks include those the model was trained on: the figures say nothing about others"]
-    for warning in warnings:
-        run.warn(warning)
-    rows = known_rows(rows, shards.index["label"].to_numpy(object), folder.classes, run)
-    if not len(rows[name]):
-        raise UserError(
-            f"evaluate.split={name}: holds no track whose label the model knows ({', '.join(folder.classes)})"
-        )
+    facts, name = folder.facts, cfg.evaluate.split
+    chosen, num_unknown, split = choose_tracks(folder, shards, name, run)
+    rows = {name: chosen}
     source = CropSource(
-        shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh
+        shards, rows, folder.classes, window=facts["windows"]["num_frames"], overlap=facts["windows"]["overlap"], mesh=mesh,
+        multi_label=folder.multi_label,
     )  # fmt: skip
-    judge = Frozen(folder.model, mesh.device, log_mel=source.log_mel, **facts["standardise"])
-    answers = metrics.Judged(rows[name], trainer.judge(judge, source, name, mesh), source.targets(name))
-    found = metrics.classification(
-        answers.probabilities, answers.targets, folder.classes, group_numbers(shards, rows[name])
+    frozen = Frozen(
+        folder.model, mesh.device, log_mel=source.log_mel, multi_label=folder.multi_label, **facts["standardise"]
     )
+    answers = metrics.Judged(rows[name], trainer.judge(frozen, source, name, mesh), source.targets(name))
+    found = judge(answers, folder.thresholds, folder.classes, group_numbers(shards, rows[name]))
     return {
         "task": "genre",
         "metrics": {"train": None, "valid": None, "test": None, name: found},
-        "split": {"name": name, "kind": kind, "warnings": warnings},
-        "num_unknown": len(everything if name == "all" else drawn.rows[name]) - len(rows[name]),
+        "split": split,
+        "num_unknown": num_unknown,
         "front_end": facts["fingerprint"],
         "classes": folder.classes,
+        **{key: facts[key] for key in ("thresholds", "thresholds_chosen_by") if key in facts},
         "judged": [answers],
     }

@@ -44,7 +44,7 @@ class Resident:
         every = np.concatenate(list(rows.values()))
         width = np.array(shards.read(int(every[0]), 0, 1)).nbytes
         has_room = shards.num_rows[every].sum() * width < SHARE * torch.cuda.mem_get_info(device)[0]
-        is_filled = shards.manifest["features"]["kind"] == "logmel"
+        is_filled = shards.manifest["features"]["kind"] != "waveform"
         return cls(shards, every, device, is_filled=is_filled) if has_room else None
 
     def cut(self, rows: Ids, starts: Ids, num: int) -> Tensor:

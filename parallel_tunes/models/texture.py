@@ -1,0 +1,77 @@
+"""How a spectrogram's bands move together: statistics of second order, of which a linear layer tells much of a genre."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from parallel_tunes.models.heads import in_full_precision
+
+NUM_BANDS = 32
+ROOT, LEVELS = 4.0, 0.4  # what they are multiplied by: a root's values vary much less than levels
+RIDGE = 0.01  # added to the covariance's diagonal: no crop is too short for its root
+ROUNDS = (15, 10)  # of Newton–Schulz for either root: what is left of its error is that of float32
+
+
+class Texture(nn.Module):
+    """Covariance of bands and of their changes from frame to frame, its fourth root, and the bands' means and extremes.
+
+    A gain or an equaliser adds a constant to a band's levels in dB, which no covariance sees. Covariances live on a cone,
+    not in a plane: their logarithm (Arsigny et al. 2006, log-Euclidean), or as here a small power of them, of which it is
+    the limit, straightens it for a linear layer. The roots are by the coupled Newton–Schulz iteration (Higham 2008,
+    eq. 6.35; Li et al. 2018 in networks): matrix products alone, the same wherever they run. Nothing here is learnt.
+
+    Attributes:
+        num_values: of a sample.
+
+    Shapes:
+        input (num, 1, num_mels, num_frames), standardised dB, output (num, num_values), float32 or more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        size = 2 * NUM_BANDS
+        self.num_values = size * (size + 1) // 2 + 3 * NUM_BANDS
+
+    @torch.no_grad()
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        with in_full_precision(spectrograms):
+            levels = spectrograms.squeeze(1)
+            # a GPU may round float32 products to the 11 bits of TF32, of which no iteration would recover
+            levels = levels.double() if levels.is_cuda or levels.dtype == torch.float64 else levels.float()
+            bands = average(levels.shape[1], levels) @ levels
+            moves = nn.functional.pad(bands[:, :, 1:] - bands[:, :, :-1], (1, 0))
+            both = torch.cat([bands, moves], 1)
+            both = both - both.mean(2, keepdim=True)
+            size = both.shape[1]
+            unit = torch.eye(size, dtype=both.dtype, device=both.device)
+            root = find_fourth_root(both @ both.transpose(1, 2) / both.shape[2] + RIDGE * unit, unit)
+            # what stands twice in a symmetric matrix counts twice
+            scaled = ROOT * root * (math.sqrt(2) + (1 - math.sqrt(2)) * unit)
+            rows, columns = torch.triu_indices(size, size, device=both.device).unbind()
+            upper = scaled[:, rows, columns]
+            found = torch.cat([upper, *(LEVELS * each for each in (bands.mean(2), bands.amax(2), bands.amin(2)))], 1)
+            return found if spectrograms.dtype == torch.float64 else found.float()
+
+
+def average(num_mels: int, like: Tensor) -> Tensor:
+    """The means over NUM_BANDS stretches of mel bands, as a matrix (NUM_BANDS, num_mels)."""
+    edges = torch.arange(NUM_BANDS, device=like.device) * num_mels / NUM_BANDS
+    mels = torch.arange(num_mels, device=like.device)
+    last = torch.clamp(edges + num_mels / NUM_BANDS, min=edges.floor() + 1)
+    share = (torch.minimum(last.unsqueeze(1), mels + 1) - torch.maximum(edges.unsqueeze(1), mels)).clamp(min=0)
+    return (share / share.sum(1, keepdim=True)).to(like.dtype)
+
+
+def find_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:
+    """Of symmetric matrices (num, size, size), positive definite."""
+    for rounds in ROUNDS:
+        norm = matrices.square().sum((1, 2), keepdim=True).sqrt()
+        root, inverse = matrices / norm, unit.expand_as(matrices)
+        for _ in range(rounds):
+            step = (3 * unit - inverse @ root) / 2
+            root, inverse = root @ step, step @ inverse
+        matrices = root * norm.sqrt()
+    return matrices
