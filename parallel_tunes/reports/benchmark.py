@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
+from parallel_tunes.reports.benchmark_growth import draw_growth
 from parallel_tunes.reports.page import BLUE, GREY, ORANGE, SKY, STYLE, render_page, to_png
 from parallel_tunes.run import Run
 
@@ -18,7 +20,7 @@ Cells = list[dict[str, Any]]
 COLOURS = {"peer": ORANGE, "ours": BLUE, "part": SKY, "floor": GREY}
 NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours", "floor": "floor"}
 # groups that are drawn as clips or samples a second: longer bars are better
-PER_SECOND = ("pipeline", "training", "ranks", "threads", "training_gpu")
+PER_SECOND = ("pipeline", "training", "ranks", "threads", "training_gpu", "relisten", "serving")
 BARS: Any = STYLE | {"axes.grid.axis": "x", "axes.axisbelow": True}
 
 
@@ -28,6 +30,8 @@ def write(run: Run, report: dict[str, Any]) -> None:
     with matplotlib.rc_context(BARS):
         for group, cells in groups_of(report).items():
             pictures[group] = to_png(draw_bars(cells, group))
+        if "svm" in report["metrics"]:
+            pictures["growth"] = to_png(draw_growth(report["metrics"]["svm"]))
     for group, data in pictures.items():
         run.write_bytes(f"{group}.png", data)
     run.write_bytes("report.html", render(report, pictures).encode())
@@ -61,6 +65,10 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
         interval = f"{figures(low)} to {figures(high)}"
         yield f"{name:{width}}  {figures(ratio):>6} ×  {interval:>16}  {metrics['compared'][name]}"
     yield from cost_lines(report)
+    yield from tables_lines(metrics)
+    yield from serving_lines(metrics)
+    for found in metrics.get("svm", {}).get("cut", []):
+        yield f"{found['row']} at {found['size']}: {found['reason']}"
 
 
 def cost_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -72,6 +80,39 @@ def cost_lines(report: dict[str, Any]) -> Iterator[str]:
     for row in rows:
         hours, size = figures(row["core_hours"]), figures(row["num_bytes"] / 1e9)
         yield f"{row['files']:38}  {row['num_tracks']:>9}  {hours:>10}  {size:>6}  {row['num_shards']:>6}  {row['command']}"
+
+
+def tables_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Seconds, memory and what was learnt, as plain text."""
+    if "tables" not in metrics:
+        return
+    yield ""
+    whats = {cell["name"]: cell["what"] for cell in metrics["cells"]}
+    peaks, seconds = metrics["peak_mib"], metrics["tables"]["seconds"]
+    for name in (*seconds, *(name for name in peaks if name not in seconds)):
+        time = f"{figures(seconds[name])} s" if name in seconds else ""
+        peak = f"at most {peaks[name]:.0f} MiB held" if name in peaks else ""
+        yield f"{whats[name]:46}  {time:>9}  {peak}".rstrip()
+    if "auc" in metrics:
+        yield ""
+        yield f"AUC on {metrics['auc']['n']} later rows, {metrics['auc']['num_learnt']} rows learnt; at best {metrics['auc']['bayes']:.4f}"
+        for name, found in metrics["auc"]["rows"].items():
+            low, high = found["auc_ci95"]
+            line = f"{whats[name]:46}  {found['auc']:.4f}  {low:.4f} to {high:.4f}  lr {found['lr']:g}"
+            if "gain" in found:
+                low, high = found["gain_ci95"]
+                line += f"  {found['gain']:+.4f}, {low:+.4f} to {high:+.4f}, on {whats[found['gain_on']]}"
+            yield line
+
+
+def serving_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """How long clients waited, as plain text."""
+    whats = {cell["name"]: cell["what"] for cell in metrics["cells"]}
+    for name, found in metrics.get("serving", {}).items():
+        waited = ", ".join(f"{share} % within {found[f'p{share}_ms'] or 0:.0f} ms" for share in (50, 99))
+        answers = ", ".join(f"{num} × {status}" for status, num in found["statuses"].items())
+        first, last = found["memory_mib"]
+        yield f"{whats[name]}: {waited}; answers {answers}; memory {first} MiB at first, {last} MiB at last"
 
 
 def unit_of(cells: Cells) -> str:
@@ -112,9 +153,16 @@ def draw_bars(cells: Cells, group: str) -> Figure:
     axes.set_yticks(at, [cell["what"] for cell in cells])
     axes.invert_yaxis()
     axes.margins(y=0.02)
-    axes.set_xlim(0, 1.12 * float(ends.max()))
     unit = unit_of(cells)
-    axes.set_xlabel(f"{unit}s/s (longer is better)" if per_second else f"ms a {unit} (shorter is better)")
+    words = f"{unit}s/s (longer is better)" if per_second else f"ms a {unit} (shorter is better)"
+    if medians.max() > 100 * medians.min():  # else the short ones could not be seen
+        axes.set_xscale("log")
+        axes.set_xlim(float(ends.min()) / 2, 3 * float(ends.max()))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        words += ", logarithmic"
+    else:
+        axes.set_xlim(0, 1.12 * float(ends.max()))
+    axes.set_xlabel(words)
     kinds = [kind for kind in COLOURS if kind in {cell["kind"] for cell in cells}]
     patches = [Patch(color=COLOURS[kind], label=NAMES[kind]) for kind in kinds]
     axes.legend(handles=patches, frameon=False, ncols=len(patches), loc="lower left", bbox_to_anchor=(0, 1))

@@ -47,6 +47,11 @@ def to_svg(drawing: Figure) -> bytes:
     return stream.getvalue()
 
 
+def shorten(label: str) -> str:
+    """A label as there is room for it in a figure."""
+    return label if len(label) <= 20 else label[:19] + "…"
+
+
 def to_address(picture: bytes) -> str:
     """A PNG or an SVG as a data URI, told apart by their first bytes."""
     kind = "svg+xml" if picture.startswith((b"<?xml", b"<svg")) else "png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -11,44 +12,74 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from parallel_tunes.audio import front_end
 from parallel_tunes.audio.definition import SCALES
+from parallel_tunes.data.label_sets import tabulate as tabulate_labels
 from parallel_tunes.data.shards import ShardSet
-from parallel_tunes.reports.page import BLUE, ORANGE, STYLE, render_page, to_png
+from parallel_tunes.reports.page import BLUE, ORANGE, STYLE, render_page, shorten, to_png
+from parallel_tunes.reports.training_labels import draw_average_precision, list_mistakes, tabulate_sets
 from parallel_tunes.run import Run
 from parallel_tunes.shard_work import read_levels
 from parallel_tunes.train.metrics import Judged
+from parallel_tunes.train.multi_label import HEADLINES
+
+NUM_MISTAKES = 12
 
 
-def write(run: Run, report: dict[str, Any], judged: list[Judged], shards: ShardSet) -> None:
-    """Write the figures, predictions.csv and report.html of a train or evaluate run."""
+def write(
+    run: Run,
+    report: dict[str, Any],
+    judged: list[Judged],
+    shards: ShardSet,
+    examples: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """Write the figures, predictions.csv and report.html of a train or evaluate run.
+
+    Args:
+        examples: what augmentation makes of a crop, by its name: dB, shape (num_mels, num_frames).
+    """
     split, found = next(
-        ((name, figures) for name, figures in report["metrics"].items() if figures and "confusion" in figures),
+        ((name, figures) for name, figures in report["metrics"].items() if figures and "per_class" in figures),
         (None, None),
     )
+    multi_label = "thresholds" in report
     with warnings.catch_warnings(), matplotlib.rc_context(STYLE):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a label in a script the font lacks
         pictures: dict[str, bytes] = {}
         rows = run.rows()
         if rows:
-            pictures["loss_curves.png"] = to_png(draw_curves(rows, "loss", "cross-entropy (nats)"))
-            pictures["accuracy_curves.png"] = to_png(draw_curves(rows, "accuracy", "accuracy"))
-        if found:
+            loss = "binary cross-entropy (nats a label)" if multi_label else "cross-entropy (nats)"
+            accuracy = "all labels of a track right, at 0.5" if multi_label else "accuracy"
+            pictures["loss_curves.png"] = to_png(draw_curves(rows, "loss", loss))
+            pictures["accuracy_curves.png"] = to_png(draw_curves(rows, "accuracy", accuracy))
+        if found and multi_label:
+            pictures["average_precision.png"] = to_png(draw_average_precision(found["per_class"], found["n"]))
+        elif found:
             pictures["confusion_matrix.png"] = to_png(draw_confusion(found["confusion"], split or ""))
+        if found:
             pictures["per_class.png"] = to_png(draw_per_class(found["per_class"]))
-        pictures["mel_spectrograms.png"] = to_png(draw_mels(shards, report["classes"]))
+        if examples:
+            pictures["augmentation.png"] = to_png(draw_examples(examples, shards))
+        pictures["mel_spectrograms.png"] = to_png(draw_mels(shards, report["classes"], multi_label=multi_label))
     for name, data in pictures.items():
         run.write_bytes(name, data)
-    mistakes: list[Any] = []
+    mistakes: list[dict[str, Any]] = []
     if found:
-        table = tabulate(judged[0], report["classes"], shards)
+        if multi_label:
+            at = (
+                judged[0],
+                report["classes"],
+                np.array([row["threshold"] for row in found["per_class"].values()]),
+                shards.index["path"],
+            )
+            table, mistakes = tabulate_sets(*at), list_mistakes(*at)
+        else:
+            table = tabulate(judged[0], report["classes"], shards)
+            wrong = table[table["label"] != table["predicted"]].sort_values("probability", ascending=False)
+            mistakes = [dict(row) for _, row in wrong.head(NUM_MISTAKES).iterrows()]
         run.write_bytes("predictions.csv", table.to_csv(index=False).encode())
-        mistakes = (
-            table[table["label"] != table["predicted"]]
-            .sort_values("probability", ascending=False)
-            .head(12)
-            .to_dict("records")
-        )
     page = render(report, split, found, pictures, mistakes)
     run.write_bytes("report.html", page.encode())
 
@@ -74,7 +105,7 @@ def render(
     mistakes: list[dict[str, Any]],
 ) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
-    facts = {"report": report, "split": split, "found": found, "mistakes": mistakes}
+    facts = {"report": report, "split": split, "found": found, "mistakes": mistakes, "headlines": HEADLINES}
     return render_page("training.html", facts, pictures)
 
 
@@ -104,9 +135,9 @@ def draw_curves(rows: list[dict[str, Any]], figure: str, unit: str) -> Figure:
     return drawing
 
 
-def draw_confusion(confusion: dict[str, Any], split: str) -> Figure:
+def draw_confusion(confusion: dict[str, Any], split: str, units: str = "tracks") -> Figure:
     """Counts by true and predicted label, shaded by the share of the true label."""
-    counts, labels = np.asarray(confusion["counts"]), [_short(label) for label in confusion["labels"]]
+    counts, labels = np.asarray(confusion["counts"]), [shorten(label) for label in confusion["labels"]]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(2.4 + 0.45 * len(labels), 16)
     drawing, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
@@ -125,7 +156,7 @@ def draw_confusion(confusion: dict[str, Any], split: str) -> Figure:
     axes.grid(visible=False)
     axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{split}: tracks")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{split}: {units}")
     drawing.colorbar(image, ax=axes, label="share of the true label", shrink=0.75)
     return drawing
 
@@ -137,7 +168,7 @@ def draw_per_class(per_class: dict[str, Any]) -> Figure:
     at = np.arange(len(names))
     axes.barh(at - 0.19, [per_class[name]["precision"] for name in names], 0.36, color=BLUE, label="precision")
     axes.barh(at + 0.19, [per_class[name]["recall"] for name in names], 0.36, color=ORANGE, label="recall")
-    axes.set_yticks(at, [f"{_short(name)} (n = {per_class[name]['support']})" for name in names])
+    axes.set_yticks(at, [f"{shorten(name)} (n = {per_class[name]['support']})" for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(visible=False, axis="y")
@@ -145,11 +176,13 @@ def draw_per_class(per_class: dict[str, Any]) -> Figure:
     return drawing
 
 
-def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
-    """The log-mel spectrogram of one track of each label, its first 10 s."""
+def draw_mels(shards: ShardSet, classes: list[str], most: int = 20, *, multi_label: bool = False) -> Figure:
+    """The log-mel spectrogram of one track of each label, with as few others as there is one; its first 10 s."""
     features = shards.manifest["features"]
-    seconds_a_frame = features["hop_length"] / features["sample_rate_hz"]
-    shown = [label for label in classes if (shards.index["label"] == label).any()][:most]
+    seconds_a_frame = 1 / front_end.frames_per_s(front_end.restore(features))
+    is_picture = features["kind"] == "picture"  # which does not say what its bands are
+    held = tabulate_labels(shards.index["label"].to_numpy(object), classes, multi_label=multi_label)
+    shown = np.flatnonzero(held.any(0))[:most]
     columns = min(len(shown), 5)
     num_rows = -(-len(shown) // columns)
     drawing, grid = plt.subplots(
@@ -163,9 +196,11 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
     top_hz = features["fmax_hz"] or features["sample_rate_hz"] / 2
     to_mel, _ = SCALES[features["mel_scale"]]
     lowest, highest = to_mel(np.array([features["fmin_hz"], top_hz]))
-    marks_hz = [hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz]
-    for axes, label in zip(grid.flat, shown, strict=False):
-        row = int(np.flatnonzero(shards.index["label"].to_numpy(object) == label)[0])
+    marks_hz = [
+        hz for hz in (125, 500, 1000, 2000, 4000, 8000, 16000) if features["fmin_hz"] < hz < top_hz and not is_picture
+    ]
+    for axes, column in zip(grid.flat, shown, strict=False):
+        row = int(np.where(held[:, column] > 0, held.sum(1), np.inf).argmin())
         decibels = read_levels(shards, row, max(int(10 / seconds_a_frame), 1))
         decibels -= decibels.max()
         extent = (0, decibels.shape[1] * seconds_a_frame, 0, len(decibels))
@@ -176,17 +211,40 @@ def draw_mels(shards: ShardSet, classes: list[str], most: int = 20) -> Figure:
             np.arange(len(decibels)),
         )
         axes.set_yticks(bands, [f"{hz / 1000:g}" for hz in marks_hz])
-        axes.set_title(_short(label), fontsize=10)
+        axes.set_title(shorten(classes[column]), fontsize=10)
         axes.grid(visible=False)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_axis_off()
     drawing.supxlabel("time (s)", fontsize=10)
-    drawing.supylabel("frequency (kHz, mel scale)", fontsize=10)
+    drawing.supylabel("band, low to high" if is_picture else "frequency (kHz, mel scale)", fontsize=10)
     bar = drawing.colorbar(image, ax=grid, shrink=0.8, pad=0.01)
     bar.set_label("level (dB below the clip's maximum)")
     bar.set_ticks([0, -20, -40, -60, -80], labels=["0", "20", "40", "60", "80"])
     return drawing
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 20 else label[:19] + "…"
+def draw_examples(examples: Mapping[str, NDArray[np.float32]], shards: ShardSet) -> Figure:
+    """A crop as it is, and what augmentation makes of it, on one scale of levels."""
+    seconds = next(iter(examples.values())).shape[1] / front_end.frames_per_s(
+        front_end.restore(shards.manifest["features"])
+    )
+    columns = min(len(examples), 5)
+    num_rows = -(-len(examples) // columns)
+    size = (2.2 * columns + 0.9, 1.9 * num_rows + 0.5)
+    drawing, grid = plt.subplots(
+        num_rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
+    )
+    highest = max(float(levels.max()) for levels in examples.values())
+    for axes, (name, levels) in zip(grid.flat, examples.items(), strict=False):
+        extent = (0, seconds, 0, len(levels))
+        image = axes.imshow(
+            levels - highest, origin="lower", aspect="auto", cmap="magma", vmin=-80, vmax=0, extent=extent
+        )
+        axes.set_title(name, fontsize=10)
+        axes.grid(visible=False)
+    for axes in list(grid.flat)[len(examples) :]:
+        axes.set_axis_off()
+    drawing.supxlabel("time (s)", fontsize=10)
+    drawing.supylabel("mel band", fontsize=10)
+    drawing.colorbar(image, ax=grid, shrink=0.8, pad=0.01, label="level (dB below the loudest)")
+    return drawing
