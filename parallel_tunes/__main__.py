@@ -6,12 +6,14 @@ import dataclasses
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any, get_origin
 
 from parallel_tunes import schema
-from parallel_tunes.config import JOBS
+from parallel_tunes.config import CONFIGS, JOBS, VARIANTS
+from parallel_tunes.config_svm import GIVEN
 from parallel_tunes.parallel.errors import RankLost
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError, suggest
@@ -22,8 +24,11 @@ USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m pa
 
 `ptunes JOB --help` shows a job's keys; `--cfg job` the values it would run with; `-m` sweeps over key=a,b,c.
 """
-# conf/model/ is a group, so Hydra cannot take `model` as a plain key: where a job wants a model folder, the door renames it
-MODEL_KEY = {"model": "model_path"}
+# conf/model/ is a group, so Hydra cannot take `model` as a plain key: where a job wants a model folder, the door renames it;
+# top_k is what people type
+SHOWN_KEYS = {"model": "model_path", "top_k": "predict.top_k"}
+# torchrun ends all ranks once one has ended: the others wait for rank 0 to say why, and are ended then
+LAST_WORDS_S = 10.0
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
 
 
@@ -37,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         if isinstance(error, RankLost):
             sys.exit(1)
-        if Mesh().is_first:
+        mesh = Mesh()
+        if mesh.launch and not mesh.is_first:
+            time.sleep(LAST_WORDS_S)
+        if mesh.is_first:
             print(f"ptunes: {' '.join(str(error).split())}", file=sys.stderr)
             if os.environ.get("PT_BATCH") == "1":
                 print("refused", flush=True)  # tells the batch process that starting again would not help
@@ -53,6 +61,7 @@ def run(words: list[str]) -> int:
     job, *rest = words
     if job not in JOBS:
         raise UserError(f"unknown job {job!r}{suggest(job, list(JOBS))}; the jobs are {', '.join(JOBS)}")
+    job = find_variant(job, rest)
     if any(word in ("-h", "--help") for word in rest[: rest.index("--") if "--" in rest else None]):
         print(describe(job), end="")
         return 0
@@ -60,6 +69,11 @@ def run(words: list[str]) -> int:
         own, words, target = split_submission(rest)
         return compose_and_run(job, to_overrides(job, own), words=tuple(words), target=target)
     return compose_and_run(job, to_overrides(job, rest))
+
+
+def find_variant(job: str, words: Sequence[str]) -> str:
+    """The name under which CONFIGS and conf/ have the job that these words ask for."""
+    return next((variant for (name, word), variant in VARIANTS.items() if name == job and word in words), job)
 
 
 def split_submission(words: list[str]) -> tuple[list[str], list[str], Any]:
@@ -77,7 +91,8 @@ def split_submission(words: list[str]) -> tuple[list[str], list[str], Any]:
     choices = next(leaf.choices for leaf in schema.keys_of(JOBS["submit"]) if leaf.name == "job")
     if job not in choices:
         raise UserError(f"job={job}: expected one of {', '.join(choices)}{suggest(job, list(choices))}")
-    return own, rest, compose(job, to_overrides(job, rest))
+    variant = find_variant(job, rest)
+    return own, rest, compose(variant, to_overrides(variant, rest))
 
 
 def compose(job: str, overrides: list[str]) -> Any:
@@ -97,27 +112,40 @@ def compose(job: str, overrides: list[str]) -> Any:
 
 def to_config(job: str, tree: Any) -> Any:
     """A job's config from what Hydra composed."""
-    return schema.build(JOBS[job], {str(name): value for name, value in tree.items()})
+    return schema.build(CONFIGS[job], {str(name): value for name, value in tree.items()})
 
 
 def describe(job: str) -> str:
     """The keys of a job with their defaults, bounds and meanings."""
-    lines = [f"ptunes {job}: {JOBS[job].__doc__}", ""]
+    shown = next((f"{name} {word}" for (name, word), variant in VARIANTS.items() if variant == job), job)
+    lines = [f"ptunes {shown}: {CONFIGS[job].__doc__}"]
+    lines += [f"with other keys: ptunes {job} {word} --help" for name, word in VARIANTS if name == job] + [""]
     defaults, options = schema.read_defaults(job)
-    for group, names in options.items():
+    for group in options:
+        names = list_options(job, group)
         if len(names) > 1:
             lines.append(f"  {group}={'|'.join(names)}")
     rows = []
-    for leaf in schema.keys_of(JOBS[job]):
+    for leaf in schema.keys_of(CONFIGS[job]):
         value = defaults.get(leaf.name)
-        shown = (
-            "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
-        )
-        name = {name: shown for shown, name in MODEL_KEY.items()}.get(leaf.name, leaf.name)
+        shown = schema.to_word(value)
+        name = {name: shown for shown, name in SHOWN_KEYS.items()}.get(leaf.name, leaf.name)
         rows.append((f"{name}={shown}", leaf.meaning + (f" ({', '.join(leaf.choices)})" if leaf.choices else "")))
     width = min(max(len(left) for left, _ in rows), 36)
     lines += [f"  {left:{width}}  {right}" for left, right in rows]
     return "\n".join(lines) + "\n"
+
+
+def list_options(job: str, group: str) -> list[str]:
+    """What a group may be: the files of conf/<group>/ that hold the keys which this job has there, and what makes it another job."""
+    prefix = f"{group}."
+    wanted = {leaf.name.removeprefix(prefix) for leaf in schema.keys_of(CONFIGS[job]) if leaf.name.startswith(prefix)}
+    fitting = [
+        option
+        for option in schema.read_defaults(job)[1][group]
+        if set(schema.flatten(schema.defaults(group, option))) == wanted
+    ]
+    return fitting + [word.partition("=")[2] for name, word in VARIANTS if name == job and word.startswith(f"{group}=")]
 
 
 def to_overrides(job: str, words: Sequence[str]) -> list[str]:
@@ -127,24 +155,28 @@ def to_overrides(job: str, words: Sequence[str]) -> list[str]:
         UserError: a word is no key=value, or its key is unknown.
     """
     words, files = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    leaves = {leaf.name: leaf for leaf in schema.keys_of(JOBS[job])}
+    leaves = {leaf.name: leaf for leaf in schema.keys_of(CONFIGS[job])}
     groups = schema.read_defaults(job)[1]
-    renamed = {shown: name for shown, name in MODEL_KEY.items() if name in leaves}
+    renamed = {shown: name for shown, name in SHOWN_KEYS.items() if name in leaves}
     overrides = []
-    flag_value = False
+    flag_value, is_sweep = False, bool({"-m", "--multirun"} & set(words))
     for word in words:
         name, equals, value = word.partition("=")
         name = renamed.get(name, name)
         if flag_value or word.startswith("-"):
             flag_value = word in FLAGS_WITH_VALUE
             overrides.append(word)
+        elif (job, word) in GIVEN:
+            continue
         elif not equals:
             raise UserError(f"{word!r} is no key=value" + ("; files come after --" if "files" in leaves else ""))
         elif name in leaves:
             overrides.append(f"{name}={to_value(leaves[name], value)}")
         elif name in groups:
-            if value not in groups[name]:
-                raise UserError(f"{word}: conf/{name}/ has {', '.join(groups[name])}{suggest(value, groups[name])}")
+            known = list_options(job, name)
+            for option in value.split(",") if is_sweep else [value]:
+                if option not in known:
+                    raise UserError(f"{word}: expected one of {', '.join(known)}{suggest(option, known)}")
             overrides.append(word)
         elif name.startswith("hydra"):
             overrides.append(word)

@@ -6,34 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_tunes import config_export, config_listens
 from parallel_tunes.config_benchmark import BenchmarkConfig
+from parallel_tunes.config_explore import ExploreConfig, ExploreTableJob
+from parallel_tunes.config_run import (
+    AnswersConfig,
+    DoctorConfig,
+    JudgeConfig,
+    ParallelConfig,
+    ResourcesConfig,
+    RunConfig,
+    SplitConfig,
+)
 from parallel_tunes.config_scaling import ScalingConfig
-from parallel_tunes.config_train import AugmentConfig, ModelConfig, TaskConfig, TrainConfig
+from parallel_tunes.config_serve import ServeJob
+from parallel_tunes.config_svm import GenreTableConfig, SvmConfig
+from parallel_tunes.config_synth import SynthJob
+from parallel_tunes.config_tracks import EvaluateTracksJob, PopularityJob, SynthTracksJob
+from parallel_tunes.config_train import AugmentConfig, ModelConfig, TaskConfig, TrainConfig, VerifyConfig
 from parallel_tunes.schema import key
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    dir: Path | None = key("run folder; default logs/<job>/<run.name>")
-    name: str | None = key("name of the run; default the Slurm job id, else the start time", verbatim=True)
-    max_restarts: int = key("a job that Slurm has started again more often than this gives up", low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    engines: int | str = key(
-        "ipyparallel engines that share the preprocessing; 0: serially in this process; auto: whatever ends first",
-        low=0, high=4096, choices=("auto",),
-    )  # fmt: skip
-    launcher: str = key(
-        "where engines run: on this machine, or on Slurm's nodes, as a step of this job or as a job of their own",
-        choices=("local", "slurm"),
-    )
-    ddp: str = key(
-        "auto: gradients go through DistributedDataParallel where there are several ranks; always: with one too, to see what it costs",
-        choices=("auto", "always"),
-    )
-    timeout_s: float = key("how long a rank waits for the others in a collective, seconds", low=1)
+PICTURE_MAPS = ("auto", "magma", "inferno", "plasma", "viridis", "cividis", "grey")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +39,21 @@ class DataConfig:
     group_regex: str | None = key(
         "regular expression on the path; its first group is the track's group, the artist say", verbatim=True
     )
-    max_mib: int = key("larger audio files are listed as failed, MiB", low=1)
+    media: str = key(
+        "what is taken of a folder: auto, whichever of audio and spectrogram pictures is there",
+        choices=("auto", "audio", "pictures"),
+    )
+    max_mib: int = key("larger files are listed as failed, MiB", low=1)
     strict: bool = key("exit with code 1 if any file failed")
     part: str | None = key(
         "make only this share of the shards, 3/64 say, counted from 0; whoever makes the last one merges them",
         verbatim=True,
     )
     verify: bool = key("read all shards and compare their checksums before they are used")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    kind: str = key(
-        "auto: grouped where groups are known, else stratified", choices=("auto", "stratified", "grouped", "lists")
+    leaks: str = key(
+        "recordings or artists that train and a split it is judged by share: drop leaves them out of the former",
+        choices=("fail", "warn", "drop"),
     )
-    train: float = key("share of the tracks to learn from", low=0, high=1)
-    valid: float = key("share of the tracks to choose by", low=0, high=1)
-    test: float = key("share of the tracks to judge by", low=0, high=1)
-    seed: int = key("seed of the draw", low=0)
-    drop_duplicates: bool = key("keep one of each set of byte-identical files")
-    train_list: Path | None = key(
-        "split=lists: text file of track names or paths, one a line; default the list's column `split`"
-    )
-    valid_list: Path | None = key("split=lists: likewise")
-    test_list: Path | None = key("split=lists: likewise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +61,9 @@ class FeaturesConfig:
     """The front end: all that lies between a file and the numbers a model sees."""
 
     kind: str = key(
-        "what shards hold: logmel, float16 spectrograms; waveform, int16 samples, transformed on the training's device",
-        choices=("logmel", "waveform"),
+        "what shards hold: logmel or picture, float16 spectrograms; waveform, int16 samples, transformed where the model is trained; "
+        "descriptors, 57 numbers a track, for learner=svm",
+        choices=("logmel", "waveform", "picture", "descriptors"),
     )
     sample_rate_hz: int = key("audio is mixed to mono and resampled to this, Hz", low=1000, high=384000)
     n_fft: int = key("window and FFT length, samples", low=16, high=65536)
@@ -93,37 +78,23 @@ class FeaturesConfig:
     trim: bool = key("cut longer tracks to their first clip_s seconds; false lists them as failed")
     pad: bool = key("pad shorter tracks with silence to clip_s")
     min_s: float = key("shorter tracks are listed as failed, seconds", low=0)
+    picture_s: float = key("pictures: seconds that the width of one stands for", low=0.1)
+    picture_frames: int | None = key("pictures: frames that a width becomes; default most's pixels", low=8, high=16384)
+    picture_map: str = key(
+        "pictures: the colour map, reversed with _r; auto looks",
+        choices=tuple(name + end for end in ("", "_r") for name in PICTURE_MAPS),
+    )
+    picture_origin: str = key("pictures: low frequencies are at the bottom (lower) or top", choices=("lower", "upper"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
     shard_mib: float | None = key(
-        "about how many MiB of features a shard holds; default a 64th of all, 16 to 256, and then as it was begun",
+        "about how many MiB of features (of samples, for descriptors) a shard holds; default a 64th of all, 16 to 256, and then "
+        "as it was begun",
         low=0.1,
     )
     pictures: bool = key("also write spectrograms/<label>/<track>.png")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynthJob:
-    """writes a synthetic corpus: ten procedural genres, each artist with a sound of its own"""
-
-    kind: str = key("what to write", choices=("audio",))
-    num_artists: int = key("artists in each genre", low=1, high=10000)
-    tracks_per_artist: int = key("tracks by each artist", low=1, high=10000)
-    duration_s: float = key("length of a track, seconds", low=0.1, high=3600)
-    sample_rate_hz: int = key(
-        "sampling rate, Hz; opus has 8000, 12000, 16000, 24000 and 48000 only, mp3 nothing above 48000",
-        low=4000,
-        high=192000,
-    )
-    format: str = key(
-        "what files: wav, au and flac of 16 bits, or ogg (Vorbis), mp3, opus",
-        choices=("wav", "au", "flac", "ogg", "mp3", "opus"),
-    )
-    channels: int = key("1: mono; 2: stereo, whose mix is the mono track", low=1, high=2)
-    seed: int = key("seed of the corpus", low=0)
-    run: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +106,13 @@ class PreprocessJob:
     preprocess: PreprocessConfig
     parallel: ParallelConfig
     run: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreJob(PreprocessJob):
+    """EDA and PCA of audio, spectrogram pictures or tables → report"""
+
+    explore: ExploreConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +132,17 @@ class TrainJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
-    kill_at: tuple[str, ...] = key("disturbances, one a start: step:N, during:checkpoint, signal:USR1|TERM|INT")
-    ranks: int | None = key("world size; default that of the allocation, else 1", low=1)
-    resume_ranks: int | None = key("world size from the first restart on; default as before", low=1)
-    tolerance: float = key(
-        "largest relative difference where bits cannot be equal: on GPUs, or with verify.resume_ranks", low=0
-    )
+class GenreSvmJob:
+    """learns genres from a table of descriptors, or from tracks of which they are made, by support vector machines"""
+
+    task: GenreTableConfig
+    learner: SvmConfig
+    data: DataConfig
+    split: SplitConfig
+    features: FeaturesConfig
+    preprocess: PreprocessConfig
+    parallel: ParallelConfig
+    run: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,15 +150,6 @@ class VerifyJob(TrainJob):
     """disturbs a training, lets it go on, and proves it equal to an undisturbed one"""
 
     verify: VerifyConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
-    split: str = key(
-        "which tracks: a split as the model's training drew it, or all", choices=("train", "valid", "test", "all")
-    )
-    batch: int = key("evaluation windows at a time", low=1)
-    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +165,36 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportJob:
+    """model folder → ONNX, and the same in 8-bit integers, both compared with torch; judged too where there is data"""
+
+    model_path: Path | None = key("model folder: <train run>/model")
+    export: config_export.ExportConfig
+    data: DataConfig
+    preprocess: PreprocessConfig
+    parallel: ParallelConfig
+    run: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkJob:
     """the project and its peers side by side on the same work → table; of your own music with data.root=PATH"""
 
-    suite: str = key("what is measured", choices=("preprocess", "train", "threads"))
+    suite: str = key("what is measured", choices=("preprocess", "train", "threads", "svm", "tables", "serve"))
     benchmark: BenchmarkConfig
     data: DataConfig
     run: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    top_k: int = key("labels shown for each file", low=1)
-    format: str = key("table, or json: one line of JSON before the report line", choices=("table", "json"))
-    max_mib: int = key("larger files are refused, MiB", low=1)
+class GenreLadderJob(TrainJob):
+    """the same model under leaky and clean protocols: segments or tracks at random, without duplicates, artists apart → table"""
+
+    suite: str = key("what is measured", choices=("splits",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(AnswersConfig):
     device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 
@@ -214,23 +203,12 @@ class PredictJob:
     """files → top-k labels with probabilities: ptunes predict model=PATH -- a.mp3 "b (live).wav\""""
 
     model_path: Path | None = key("model folder: <train run>/model")
-    files: tuple[Path, ...] = key("the files, given after --")
+    files: tuple[Path, ...] = key("the files, or folders of them, given after --")
+    user: str | None = key("task=relisten: a user, whose top_k songs to play next are told", verbatim=True)
+    runtime: str = key("what computes; onnx takes an exported model, and needs no torch", choices=("torch",))
     predict: PredictConfig
+    parallel: ParallelConfig
     run: RunConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResourcesConfig:
-    nodes: int = key("number of nodes", low=1)
-    gpus_per_node: int = key("GPUs a node, a rank each; 0 for none", low=0)
-    tasks_per_node: int = key("without GPUs: ranks a node", low=1)
-    cpus_per_task: int = key("CPUs a task", low=1)
-    time: str = key("time limit: 2h, 90m, 1d12h, or as Slurm writes it", verbatim=True)
-    partition: str | None = key("partition; default the cluster's", verbatim=True)
-    account: str | None = key("account that pays", verbatim=True)
-    qos: str | None = key("quality of service", verbatim=True)
-    array: str | None = key("job array, 0-63 say: each task makes its share (preprocess)", verbatim=True)
-    options: str = key("more options of sbatch, '--exclusive --mem=16G' say", verbatim=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +225,9 @@ class ScalingJob(TrainJob):
 class SubmitJob:
     """checks a job, estimates what it costs and hands it to Slurm; all other keys are the job's own"""
 
-    job: str = key("which job, one of slurm/*.sbatch", choices=("train", "preprocess", "scaling", "verify", "doctor"))
+    job: str = key(
+        "which job, one of slurm/*.sbatch", choices=("train", "preprocess", "scaling", "verify", "doctor", "serve")
+    )
     resources: ResourcesConfig
     print: bool = key("only print the sbatch text")
     test: bool = key("only ask Slurm when it would start")
@@ -255,14 +235,6 @@ class SubmitJob:
     run: RunConfig
     words: tuple[str, ...] = ()  # the job's own, as they were given
     target: Any = None  # the job's own config
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorConfig:
-    ranks: int | None = key("ranks to try; default those of the allocation, else 2", low=1)
-    payload_mib: float = key("size of the all-reduce whose bandwidth is measured, MiB", low=0.001, high=4096)
-    timeout_s: float = key("how long the ranks may take, seconds", low=5)
-    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +253,45 @@ JOBS: dict[str, type[Any]] = {
     "scaling": ScalingJob,
     "evaluate": EvaluateJob,
     "predict": PredictJob,
+    "serve": ServeJob,
+    "export": ExportJob,
     "benchmark": BenchmarkJob,
+    "explore": ExploreJob,
     "submit": SubmitJob,
     "doctor": DoctorJob,
+}
+# what a job is with this word: other keys, and conf/<name>.yaml; the run is one of the job all the same. Of several words
+# the one that comes first here counts
+VARIANTS: dict[tuple[str, str], str] = {
+    ("train", "task=popularity"): "popularity",
+    ("train", "data=spotify"): "popularity",
+    ("evaluate", "data=spotify"): "evaluate_tracks",
+    ("synth", "kind=tracks"): "synth_tracks",
+    ("train", "learner=svm"): "genre_svm",
+    ("train", "task=relisten"): "relisten",
+    ("train", "data=kkbox"): "relisten",
+    ("preprocess", "data=kkbox"): "preprocess_listens",
+    ("evaluate", "data=kkbox"): "evaluate_listens",
+    ("synth", "kind=listens"): "synth_listens",
+    ("export", "data=kkbox"): "export_listens",
+    ("predict", "runtime=onnx"): "predict_onnx",
+    ("benchmark", "task=relisten"): "listen_ladder",
+    ("benchmark", "suite=splits"): "genre_ladder",
+    ("explore", "data=spotify"): "explore_table",
+}
+CONFIGS: dict[str, type[Any]] = {
+    **JOBS,
+    "popularity": PopularityJob,
+    "evaluate_tracks": EvaluateTracksJob,
+    "synth_tracks": SynthTracksJob,
+    "genre_svm": GenreSvmJob,
+    "relisten": config_listens.RelistenJob,
+    "preprocess_listens": config_listens.PreprocessListensJob,
+    "evaluate_listens": config_listens.EvaluateListensJob,
+    "synth_listens": config_listens.SynthListensJob,
+    "export_listens": config_export.ExportListensJob,
+    "predict_onnx": config_export.PredictOnnxJob,
+    "listen_ladder": config_listens.ListenLadderJob,
+    "genre_ladder": GenreLadderJob,
+    "explore_table": ExploreTableJob,
 }

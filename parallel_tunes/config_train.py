@@ -10,14 +10,40 @@ from parallel_tunes.schema import key
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     name: str = key("what is learnt", choices=("genre",))
-    crop_s: float = key("length of a training crop and of an evaluation window, seconds", low=0.05)
+    crop_s: float | None = key(
+        "length of a training crop and of an evaluation window, seconds; default 3, and a quarter of what pictures hold",
+        low=0.05,
+    )
     overlap: float = key("overlap of neighbouring evaluation windows, as a share of the window", low=0, high=0.95)
+    multi_label: bool = key(
+        "a track may have several labels, a|b in the list or as the folder's name; each is found by itself"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    name: str = key("architecture", choices=("genre_cnn",))
+    name: str = key(
+        "what the architecture is called",
+        choices=("residual_cnn", "genre_cnn", "light_cnn", "crnn", "attention_cnn", "seed_three", "seed_four"),
+    )
     widths: tuple[int, ...] = key("channels of the convolution blocks", low=1, high=4096)
+    num_residual: int = key("residual units in each stage; 0: plain convolutions", low=0, high=16)
+    head: str = key(
+        "what sums up the maps: mean_max over time and frequency, attention over time, or a recurrent layer",
+        choices=("mean_max", "attention", "recurrent"),
+    )
+    texture: bool = key(
+        "residual_cnn: beside the network, dense layers over how the bands move together; both are averaged"
+    )
+    pools: tuple[int, ...] = key(
+        "seed_*: how far each block's pooling shortens both axes", low=1, high=16, may_be_empty=True
+    )
+    dense: tuple[int, ...] = key(
+        "seed_*: values of hidden dense layers, which take the maps of all places in place of a head",
+        low=1,
+        high=65536,
+        may_be_empty=True,
+    )
     norm: str = key(
         "normalisation: sync, over the batches of all ranks; batch, each rank over its own; group, of each sample alone",
         choices=("sync", "batch", "group"),
@@ -39,12 +65,29 @@ class TrainConfig:
     )
     lr_batch: int = key("the batch that train.lr is meant for", low=1)
     weight_decay: float = key("AdamW's decoupled weight decay", low=0)
-    warmup: float = key("share of all steps over which the learning rate rises; then a cosine to zero", low=0, high=1)
+    warmup: float = key("share of all steps over which the learning rate rises", low=0, high=1)
+    schedule: str = key(
+        "after that: cosine, to zero; plateau, lowered whenever the validation loss no longer falls",
+        choices=("cosine", "plateau"),
+    )
+    plateau_patience: int = key("plateau: epochs without a lower validation loss before it is lowered", low=0)
+    plateau_factor: float = key("plateau: what it is lowered by", low=1e-6, high=1)
     max_steps: int | None = key(
         "most steps of a seed's training; the learning rate follows num_epochs all the same", low=1
     )
     target: float | None = key("stop once the validation accuracy has reached this", low=0, high=1)
-    patience: int = key("stop after this many epochs without a lower validation loss", low=1)
+    label_smoothing: float = key("share of a label that is spread over all (Szegedy et al. 2016)", low=0, high=0.9)
+    ema: float = key(
+        "the model is a moving average of the weights, each step so much of the one before; 0: the weights",
+        low=0,
+        high=0.9999,
+    )
+    keep: str = key(
+        "which epoch's model a seed's training gives: the best by validation loss, or the last",
+        choices=("best", "last"),
+    )
+    patience: int = key("stop after this many epochs without a validation loss lower by min_delta", low=1)
+    min_delta: float = key("what patience takes for lower", low=0)
     seeds: tuple[int, ...] = key("one training for each; the report gives their mean", low=0)
     precision: str = key(
         "auto: bf16 where the hardware has it, else fp16 on GPUs, fp32 on CPUs",
@@ -71,3 +114,23 @@ class AugmentConfig:
     time_mask_share: float = key("SpecAugment: longest of them, as a share of the crop", low=0, high=1)
     mel_masks: int = key("SpecAugment: stretches of mel bands hidden in each crop", low=0, high=20)
     mel_mask_share: float = key("SpecAugment: widest of them, as a share of the bands", low=0, high=1)
+    gain_db: float = key("gain: crops are louder or softer by up to this, dB", low=0, high=60)
+    eq_db: float = key("filter: a random curve over the bands, of up to this, dB", low=0, high=60)
+    noise: float = key("share of the crops that get white noise, 30 to 70 dB below their loudest", low=0, high=1)
+    time_shift: float = key("crops are turned round in time by up to this share of them", low=0, high=1)
+    time_stretch: float = key("crops are faster or slower by up to this share", low=0, high=1)
+    pitch_semitones: float = key("crops are higher or lower by up to this", low=0, high=12)
+    without: str | None = key(
+        "leave one out, to see what it is worth",
+        choices=("mixup", "masks", "gain", "eq", "noise", "shift", "stretch", "pitch"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    kill_at: tuple[str, ...] = key("disturbances, one a start: step:N, during:checkpoint, signal:USR1|TERM|INT")
+    ranks: int | None = key("world size; default that of the allocation, else 1", low=1)
+    resume_ranks: int | None = key("world size from the first restart on; default as before", low=1)
+    tolerance: float = key(
+        "largest relative difference where bits cannot be equal: on GPUs, or with verify.resume_ranks", low=0
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes import files
-from parallel_tunes.config import DoctorConfig
+from parallel_tunes.config_run import DoctorConfig
 from parallel_tunes.parallel import launch, slurm
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.parallel.processor import cpu_model

@@ -9,9 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallel_tunes import config, session, summaries
+from parallel_tunes import (
+    config,
+    exploration,
+    export_jobs,
+    ladder,
+    listen_jobs,
+    predicting,
+    serving,
+    session,
+    summaries,
+    synthesis,
+    table_jobs,
+)
 from parallel_tunes import preprocess as preprocessing
-from parallel_tunes.data import encoding, synthetic
+from parallel_tunes.audio import front_end
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
@@ -25,41 +37,13 @@ if TYPE_CHECKING:
 
 
 def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
-    """Run a job; the exit code. `part` numbers it within a sweep."""
+    """Run a job, or what it is with other keys (config.VARIANTS); the exit code. `part` numbers it within a sweep."""
     if isinstance(cfg, config.ScalingJob) and cfg.report:
         from parallel_tunes import studies
 
         cfg = studies.reopen(cfg)
-    return session.run_job(name, JOBS[name], cfg, part=part)
-
-
-def synth(cfg: config.SynthJob, mesh: Mesh, run: Run) -> Facts:
-    """Write a corpus: <label>/<artist>-<track>.<format> and tracks.csv."""
-    del mesh
-    encoding.check_rate(cfg.format, cfg.sample_rate_hz)
-    pieces = synthetic.list_corpus(cfg.num_artists, cfg.tracks_per_artist, cfg.format)
-    run.log(
-        f"{len(pieces)} tracks of {cfg.duration_s:g} s by {cfg.num_artists} artists in each of {len(synthetic.GENRES)} genres"
-    )
-    with run.progress("synth", len(pieces)) as bar:
-        for piece in pieces:
-            if not (run.folder / piece.path).exists():
-                samples = synthetic.render_track(
-                    *piece.numbers, seed=cfg.seed, duration_s=cfg.duration_s, sample_rate_hz=cfg.sample_rate_hz
-                )
-                if cfg.channels == 2:
-                    samples = encoding.widen(samples, (cfg.seed, *piece.numbers[:2]), cfg.sample_rate_hz)
-                run.write_bytes(piece.path, encoding.encode(samples, cfg.format, cfg.sample_rate_hz))
-            bar.update()
-    rows = "".join(f"{piece.path},{piece.label},{piece.artist}\n" for piece in pieces)
-    run.write_bytes(synthetic.LIST, f"path,label,artist\n{rows}".encode())
-    return {
-        "metrics": {
-            "num_tracks": len(pieces),
-            "num_labels": len(synthetic.GENRES),
-            "audio_s": len(pieces) * cfg.duration_s,
-        }
-    }
+    job = next((job for (job, _), variant in config.VARIANTS.items() if variant == name), name)
+    return session.run_job(job, JOBS[name], cfg, part=part)
 
 
 def preprocess(cfg: config.PreprocessJob, mesh: Mesh, run: Run) -> Facts:
@@ -114,23 +98,24 @@ def _merge_array(cfg: config.PreprocessJob, mesh: Mesh, folder: Path) -> None:
             raise
 
 
-def train(cfg: config.TrainJob, mesh: Mesh, run: Run) -> Facts | None:
-    """Train a model, judge it by the test split, write its folder."""
+def train(cfg: config.TrainJob, mesh: Mesh, run: Run, shards: ShardSet | None = None) -> Facts | None:
+    """Train a model, judge it by the test split, write its folder; on `shards`, or those of the config's data."""
     from parallel_tunes.tasks import genre
     from parallel_tunes.train import trackers
 
+    front_end.demand_frames(cfg.features)
     mesh.on_first(lambda: trackers.require(cfg.train.track))  # before shards are made, which may take hours
-    shards = _shards_for(cfg.data, cfg.features, cfg, mesh, run)
+    shards = shards or _shards_for(cfg.data, cfg.features, cfg, mesh, run)
     facts = genre.train(cfg, shards, mesh, run)
     if facts is not None:
-        facts["publish"] = partial(_publish, run, facts.pop("judged"), shards)
+        facts["publish"] = partial(_publish, run, facts.pop("judged"), shards, facts.pop("examples"))
     return facts
 
 
-def _publish(run: Run, judged: list[Judged], shards: ShardSet, report: Facts) -> None:
+def _publish(run: Run, judged: list[Judged], shards: ShardSet, examples: Any, report: Facts) -> None:
     from parallel_tunes.reports import training
 
-    training.write(run, report, judged, shards)
+    training.write(run, report, judged, shards, examples)
 
 
 def evaluate(cfg: config.EvaluateJob, mesh: Mesh, run: Run) -> Facts:
@@ -142,28 +127,19 @@ def evaluate(cfg: config.EvaluateJob, mesh: Mesh, run: Run) -> Facts:
     shards = _shards_for(cfg.data, folder.features, cfg, mesh, run)
     facts = genre.evaluate(folder, shards, cfg, mesh, run)
     judged = facts.pop("judged")
-    return {**facts, "publish": partial(_publish, run, judged, shards)}
+    return {**facts, "publish": partial(_publish, run, judged, shards, None)}
 
 
-def _shards_for(
-    data: config.DataConfig,
-    features: config.FeaturesConfig,
-    cfg: config.TrainJob | config.EvaluateJob,
-    mesh: Mesh,
-    run: Run,
-) -> ShardSet:
-    """The shards of this data with these features: those given, those found, or made now in a world of one."""
+def _shards_for(data: config.DataConfig, features: config.FeaturesConfig, cfg: Any, mesh: Mesh, run: Run) -> ShardSet:
+    """The shards of this data with these features: those given, those found, or made now in a world of one, as `cfg` says."""
     folder = mesh.on_first(
         lambda: preprocessing.find_shards(data, features, Path("logs/preprocess"), may_make=mesh.world_size == 1)
     )
     if folder is None:
         name = preprocessing.name_shards(data, features)
+        where = replace(cfg.run, dir=None, name=name)
         job = config.PreprocessJob(
-            data=data,
-            features=features,
-            preprocess=cfg.preprocess,
-            parallel=cfg.parallel,
-            run=replace(cfg.run, dir=None, name=name),
+            data=data, features=features, preprocess=cfg.preprocess, parallel=cfg.parallel, run=where
         )
         run.log(f"no shards for this data and front end yet: making them under logs/preprocess/{name}")
         session.run_job("preprocess", JOBS["preprocess"], job, mesh=mesh)
@@ -253,26 +229,13 @@ def scaling(cfg: config.ScalingJob, mesh: Mesh, run: Run) -> Facts:
 
 
 def predict(cfg: config.PredictJob, mesh: Mesh, run: Run) -> Facts:
-    """Label files; one that fails is said in a line and makes the exit code 1."""
-    from parallel_tunes.serve.predictor import Predictor
+    """Label files, or the rows of tables; one that fails is said in a line and makes the exit code 1."""
+    task = table_jobs.task_of(cfg.model_path)
+    if task in table_jobs.TASKS or cfg.user is not None:
+        return table_jobs.predict(cfg, task or "", mesh, run)
+    from parallel_tunes.serve.answering import describe
 
-    if not cfg.files:
-        raise UserError("predict: which files? ptunes predict model=PATH -- FILE …")
-    predictor = Predictor(cfg.model_path, mesh.device, max_bytes=cfg.predict.max_mib << 20)
-    answers = []
-    with run.progress("predict", len(cfg.files)) as bar:
-        for file in cfg.files:
-            answers.append(predictor.predict(file, cfg.predict.top_k))
-            bar.update()
-    failed = [answer for answer in answers if "reason" in answer]
-    for answer in failed:
-        run.warn(f"{answer['file']}: {answer['reason']}")
-    return {
-        "metrics": {"num_files": len(answers), "num_failed": len(failed)},
-        "predictions": answers,
-        "front_end": predictor.facts["fingerprint"],
-        "exit_code": 1 if failed else 0,
-    }
+    return predicting.predict(describe(cfg.model_path, cfg.predict, device=str(mesh.device)), cfg, run)
 
 
 def benchmark(cfg: config.BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
@@ -284,8 +247,9 @@ def benchmark(cfg: config.BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
     return {**suites.carry_out(cfg, run), "publish": partial(page.write, run)}
 
 
+train_svm = partial(table_jobs.train_genre, _shards_for)
 JOBS = {
-    "synth": Job(synth, summaries.say_synth),
+    "synth": Job(synthesis.synth, summaries.say_synth),
     "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
@@ -293,6 +257,15 @@ JOBS = {
     "evaluate": Job(evaluate, summaries.say_judged, group="evaluate", on_ranks=True),
     "submit": Job(submit, summaries.say_nothing, fresh=True),
     "doctor": Job(doctor, summaries.say_nothing, group="doctor", on_ranks=True, finishes_step=True, fresh=True),
-    "predict": Job(predict, summaries.say_predict, group="predict", fresh=True),
+    "predict": Job(predict, summaries.say_predict, group="predict", goes_on=True, fresh=True),
     "benchmark": Job(benchmark, summaries.say_benchmark),
+    "popularity": Job(table_jobs.train, summaries.say_tracks, group="learner", on_ranks=True, finishes_step=True),
+    "genre_svm": Job(train_svm, summaries.say_tracks, group="learner", on_ranks=True, finishes_step=True),
+    "evaluate_tracks": Job(table_jobs.evaluate, summaries.say_tracks),
+    "synth_tracks": Job(table_jobs.synth, summaries.say_tables),
+    **listen_jobs.JOBS,
+    **ladder.list_jobs(_shards_for, train),
+    **exploration.list_jobs(_shards_for),
+    **serving.JOBS,
+    **export_jobs.list_jobs(_shards_for),
 }

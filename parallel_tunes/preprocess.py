@@ -16,20 +16,33 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallel_tunes import files
-from parallel_tunes.audio import front_end
-from parallel_tunes.config import DataConfig, FeaturesConfig, ParallelConfig, PreprocessConfig, PreprocessJob
-from parallel_tunes.data import index, partition, shards
+from parallel_tunes.audio import front_end, pictures
+from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig, PreprocessJob
+from parallel_tunes.config_run import ParallelConfig
+from parallel_tunes.data import descriptor_tables, estimates, index, partition, shards
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.dispatch import Advance, Cluster, Result, Task, Work
 from parallel_tunes.parallel.engines import Engines, choose, map_tasks, start_beside
 from parallel_tunes.schema import UserError, defaults, to_plain
 from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, get_ready, make_shard
 
-# what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
-BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".m4a": 16000, ".flac": 50000}
-PLAIN_S, PACKED_S = 7e-5, 1e-3  # of one core, for a second of music: of 16-bit samples, or of what must be decoded
 READY = f"{get_ready.__module__}:{get_ready.__name__}"
 PLAN = "plan.json"  # the size of shards that a folder was begun with
+
+
+def look(data: DataConfig, features: FeaturesConfig) -> tuple[pd.DataFrame, Path, FeaturesConfig]:
+    """The tracks of a data set, their folder, and the features that are made of them: audio or pictures, as they are.
+
+    Raises:
+        UserError: there is no data, or settings contradict each other or it.
+    """
+    tracks, root = index.scan(data)
+    if index.holds_pictures(tracks):
+        features = pictures.settle(features, [root / path for path in tracks["path"]], max_bytes=data.max_mib << 20)
+    elif features.kind == "picture":
+        raise UserError(f"data.root={data.root}: holds audio, where spectrogram pictures are wanted (.jpg .jpeg .png)")
+    front_end.check(features)
+    return tracks, root, features
 
 
 def plan_pictures(folder: Path) -> list[PictureTask]:
@@ -47,14 +60,21 @@ def plan(
     tracks: pd.DataFrame, folder: Path, root: Path, data: DataConfig, features: FeaturesConfig, cfg: PreprocessConfig
 ) -> list[ShardTask]:
     """Cut the index, in its order, into shards; it depends on nothing but the index and the size that was begun with."""
-    paths, sizes = tracks["path"].tolist(), estimate_bytes(tracks, features)
+    if cfg.pictures and features.kind == "descriptors":
+        raise UserError(
+            "preprocess.pictures=true: features=descriptors are 57 numbers a track, of which no picture is drawn"
+        )
+    paths, sizes = tracks["path"].tolist(), estimates.find_bytes(tracks, features)
     facts = {"fingerprint": front_end.fingerprint(features), "kind": features.kind, "max_mib": data.max_mib}
     seen = list(zip(paths, tracks["bytes"].tolist(), tracks["mtime_ns"].tolist(), strict=True))
     tasks = []
     for rows in partition.cut(paths, sizes, shard_bytes(folder, float(sizes.sum()), cfg)):
         key = files.digest_json({**facts, "tracks": seen[rows.start : rows.stop]})
-        stretch = tuple(rows), tuple(paths[rows.start : rows.stop])
-        tasks.append(ShardTask(f"shard-{key[:16]}", key, folder, root, *stretch, features, data.max_mib << 20))
+        task = ShardTask(
+            name=f"shard-{key[:16]}", key=key, folder=folder, root=root, features=features, max_bytes=data.max_mib << 20,
+            rows=tuple(rows), paths=tuple(paths[rows.start : rows.stop]),
+        )  # fmt: skip
+        tasks.append(task)
     return tasks
 
 
@@ -68,33 +88,6 @@ def shard_bytes(folder: Path, total_bytes: float, cfg: PreprocessConfig) -> floa
         chosen = partition.choose_size(total_bytes)
         files.write_json(folder / PLAN, {"shard_bytes": chosen})
         return float(chosen)
-
-
-def estimate_seconds(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:
-    """About how many seconds of each file will be used, from its size and kind alone, shape (num_tracks,)."""
-    bytes_per_s = np.array([BYTES_PER_S.get(ending, 44100) for ending in endings_of(tracks)])
-    sizes = tracks["bytes"].to_numpy(np.float64)
-    return np.asarray(np.clip(sizes / bytes_per_s, features.min_s, features.clip_s or np.inf), np.float64)
-
-
-def estimate_costs(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:
-    """About how many seconds of one core each file will take, shape (num_tracks,)."""
-    is_packed = np.array([ending in BYTES_PER_S for ending in endings_of(tracks)])
-    return np.where(is_packed, PACKED_S, PLAIN_S) * estimate_seconds(tracks, features)
-
-
-def endings_of(tracks: pd.DataFrame) -> list[str]:
-    """The files' endings, in lower case."""
-    return [
-        "." + path.rpartition(".")[2].lower() for path in tracks["path"]
-    ]  # a Path for each of a million takes seconds
-
-
-def estimate_bytes(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:
-    """About how many bytes of features each file will give, shape (num_tracks,)."""
-    seconds = estimate_seconds(tracks, features)
-    per_s = features.sample_rate_hz * (1 if features.kind == "waveform" else features.num_mels / features.hop_length)
-    return np.asarray(seconds * per_s * 2, np.float64)
 
 
 def make_shards(
@@ -118,17 +111,16 @@ def make_shards(
     Raises:
         UserError: there is no data, or none of it gives features, or the disk is full.
     """
-    front_end.check(features)
     folder.mkdir(parents=True, exist_ok=True)
-    how_many = None if parallel.engines == "auto" else int(parallel.engines)
-    asked = None if how_many is None else Engines(how_many, parallel.launcher, folder, ready=READY)
-    with start_beside(None if cluster else asked, partial(index.scan, data)) as ((tracks, root), started):
+    fixed = parallel.engines != "auto"
+    asked = Engines(int(parallel.engines), parallel.launcher, folder, ready=READY) if fixed else None
+    with start_beside(None if cluster else asked, partial(look, data, features)) as ((tracks, root, features), started):
         tasks = plan(tracks, folder, root, data, features, cfg)
         finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
         todo = [task for task in (tasks[share[0] :: share[1]] if share else tasks) if task.name not in finished]
         num_todo = sum(task.num_units for task in todo)
-        say(f"{describe(tracks, root, tasks, share)}; {num_todo} to do")
-        work_s = sort_by_cost(todo, estimate_costs(tracks, features))
+        say(f"{describe(tracks, root, tasks, share, features)}; {num_todo} to do")
+        work_s = sort_by_cost(todo, estimates.find_costs(tracks, features))
         engines = asked or choose(parallel.launcher, folder, work_s, len(todo), say)
 
         def run(work: Work[Task, Result], some: Sequence[Task], advance: Advance) -> Iterator[Result]:
@@ -142,9 +134,8 @@ def make_shards(
             if share:
                 missing = [task for task in tasks if shards.read_shard(folder, task.name, task.key) is None]
                 return {**how, "num_missing": len(missing)}
-            manifest = _merge(
-                folder, [(finished[task.name], task.rows) for task in tasks], tracks, root, data, features
-            )
+            made = [(finished[task.name], task.rows) for task in tasks]
+            manifest = _merge(folder, made, tracks, root, data, features)
             _clear(folder, tasks)
         except OSError as error:
             raise UserError(
@@ -189,9 +180,12 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def describe(tracks: pd.DataFrame, root: Path, tasks: list[ShardTask], share: tuple[int, int] | None) -> str:
+def describe(
+    tracks: pd.DataFrame, root: Path, tasks: list[ShardTask], share: tuple[int, int] | None, features: FeaturesConfig
+) -> str:
     """What was found, and how much of it is this share."""
     found = f"{len(tracks)} tracks, {tracks['label'].nunique()} labels in {root}; {len(tasks)} shards"
+    found += f"; {pictures.describe(features)}" if features.kind == "picture" else ""
     if share is None:
         return found
     num_mine = sum(task.num_units for task in tasks[share[0] :: share[1]])
@@ -224,7 +218,10 @@ def _merge(
         "fingerprint": front_end.fingerprint(features),
         "max_mib": data.max_mib,
     }
-    return shards.write_manifest(folder, made, tracks, facts)
+    manifest = shards.write_manifest(folder, made, tracks, facts)
+    if features.kind == "descriptors":
+        descriptor_tables.write(folder)
+    return manifest
 
 
 def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_make: bool) -> Path | None:
@@ -234,17 +231,12 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
         UserError: `data.shards` were made with other features, or none are found and none may be made.
     """
     if data.shards is not None:
-        there, here = _settings(shards.ShardSet(data.shards).manifest["features"]), _settings(to_plain(features))
-        differing = [
-            f"features.{name} is {there.get(name)} there, {here[name]} here"
-            for name in here
-            if there.get(name) != here[name]
-        ]
+        differing = front_end.compare(shards.ShardSet(data.shards).manifest["features"], to_plain(features))
         if differing:
             raise UserError(f"data.shards={data.shards}: made with another front end ({'; '.join(differing)})")
         return data.shards
-    tracks, _ = index.scan(data)
-    wanted = (front_end.fingerprint(features), features.kind, index.listing_digest(tracks), data.max_mib)
+    tracks, _, settled = look(data, features)
+    wanted = (front_end.fingerprint(settled), settled.kind, index.listing_digest(tracks), data.max_mib)
     for path in sorted(under.glob("*/manifest.json")):
         manifest = shards.read_manifest(path.parent)
         if manifest:
@@ -253,23 +245,19 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
                 return path.parent
     if may_make:
         return None
-    changed = [] if features.kind == "logmel" else [f"features={features.kind}"]
+    named, media = features.kind in ("waveform", "descriptors"), data.media != "auto"
+    changed = [f"data.media={data.media}"] * media + [f"features={features.kind}"] * named
     changed += [
         f"features.{name}={value}"
         for name, value in to_plain(features).items()
-        if value != defaults("features", features.kind)[name]
+        if name != "kind" and value != defaults("features", features.kind if named else "logmel")[name]
     ]
     command = " ".join(["ptunes preprocess", f"data={data.kind}", shlex.quote(f"data.root={data.root}"), *changed])
     raise UserError(f"no shards for this data and front end under {under}: run `{command}` first, or give data.shards")
 
 
-def _settings(features: dict[str, Any]) -> dict[str, Any]:
-    """What features are, whether their shards hold spectrograms or waveforms."""
-    return {name: value for name, value in features.items() if name != "kind"}
-
-
 def name_shards(data: DataConfig, features: FeaturesConfig) -> str:
     """A run name for the shards that `train` makes by itself."""
-    tracks, _ = index.scan(data)
+    tracks, _, features = look(data, features)
     kind = "" if features.kind == "logmel" else f"{features.kind}-"
     return f"auto-{kind}{front_end.fingerprint(features)[:8]}-{index.listing_digest(tracks)[:8]}"

@@ -41,6 +41,7 @@ RESOURCES = (
     "scaling.print",
     "scaling.share",
     "resources.",
+    "serve.",
     "report",
     "data.root",
     "data.shards",
@@ -48,6 +49,7 @@ RESOURCES = (
     "data.strict",
     "data.part",
     "data.verify",
+    "data.leaks",  # what it drops is told by the digest in each checkpoint
 )
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "numba", "soundfile", "soxr", "librosa", "ipyparallel", "hydra-core")
 

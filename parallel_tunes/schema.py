@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 Config = TypeVar("Config")
+SECRET = "(secret)"
 
 
 class UserError(Exception):
@@ -29,13 +30,14 @@ def key(
     choices: tuple[str, ...] = (),
     verbatim: bool = False,
     may_be_empty: bool = False,
+    secret: bool = False,
 ) -> Any:
     """A config key: its meaning, its inclusive bounds or choices; `verbatim` keeps its text away from Hydra's grammar.
 
-    A list with a lower bound for its entries has at least one, unless it `may_be_empty`.
+    A list with a lower bound for its entries has at least one, unless it `may_be_empty`. What is `secret` is written nowhere.
     """
     bounds = {"low": low, "high": high, "choices": choices, "may_be_empty": may_be_empty or low is None}
-    return field(metadata={"meaning": meaning, "verbatim": verbatim, **bounds})
+    return field(metadata={"meaning": meaning, "verbatim": verbatim, "secret": secret, **bounds})
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,13 @@ def _expected(leaf: Key, kind: Any) -> str:
 
 
 def to_plain(config: Any) -> Any:
-    """A config dataclass as a tree of JSON values."""
+    """A config dataclass as a tree of JSON values, secrets blotted out."""
     if dataclasses.is_dataclass(config):
-        return {entry.name: to_plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
+        values = {entry.name: (getattr(config, entry.name), entry.metadata) for entry in dataclasses.fields(config)}
+        return {
+            name: SECRET if facts.get("secret") and value is not None else to_plain(value)
+            for name, (value, facts) in values.items()
+        }
     if isinstance(config, tuple):
         return [to_plain(value) for value in config]
     return str(config) if isinstance(config, Path) else config
@@ -170,12 +176,13 @@ def to_words(config: Any, job: str) -> list[str]:
     """A job's config as the words of a command line that mean it: what differs from the defaults."""
     values, usual = flatten(to_plain(config)), read_defaults(job)[0]
     differing = (leaf.name for leaf in keys_of(type(config)) if values[leaf.name] != usual.get(leaf.name, values))
-    return [f"{name}={_to_word(values[name])}" for name in differing]
+    return [f"{name}={to_word(values[name])}" for name in differing]
 
 
-def _to_word(value: Any) -> str:
+def to_word(value: Any) -> str:
+    """A value as it stands on a command line."""
     if isinstance(value, list):
-        return "[" + ",".join(map(_to_word, value)) + "]"
+        return "[" + ",".join(map(to_word, value)) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

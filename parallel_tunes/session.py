@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -69,10 +68,6 @@ def run_job(name: str, job: Job, cfg: Any, *, part: int | None = None, mesh: Mes
         if nested:
             raise
         return INTERRUPTED
-    except UserError:
-        if mesh.is_first:
-            raise
-        sys.exit(2)  # rank 0 says it
     except RuntimeError as error:
         explained = mesh.explain(error)
         if explained is error:
@@ -161,7 +156,8 @@ def _carry_out(job: Job, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
             run.log(f"stopped as asked ({cause}), after a checkpoint; the same command goes on from here")
     except KeyboardInterrupt:
         cause = slurm.why_stopped(run.stop.signal_name or "SIGINT")
-        run.warn(f"interrupted ({cause}); the same command goes on from here")
+        named = "" if cfg.run.name or cfg.run.dir or not job.fresh else f" with run.name={run.folder.name}"
+        run.warn(f"interrupted ({cause}); the same command{named} goes on from here")
         ended = KeyboardInterrupt() if nested else None
         status, facts = "preempted", {"exit_code": INTERRUPTED}
     except Exception as caught:

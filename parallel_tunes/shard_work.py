@@ -1,13 +1,14 @@
-"""The unit of work an engine runs: a list of files → decode → log-mel → one shard."""
+"""The unit of work an engine runs: a list of files → decode → log-mel or descriptors → one shard."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,20 @@ from parallel_tunes.audio.decode import AudioError, to_float
 from parallel_tunes.audio.logmel import log_mel
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.data import shards
-from parallel_tunes.parallel.dispatch import Advance
-from parallel_tunes.schema import UserError, build
+from parallel_tunes.descriptor_names import NAMES
+from parallel_tunes.parallel.dispatch import LEFT_OUT, Advance, FileTask
+from parallel_tunes.schema import UserError
 
+ROWS: dict[str, tuple[tuple[int, ...], Any]] = {"waveform": ((), np.int16), "descriptors": ((len(NAMES),), np.float64)}
 AHEAD = 4  # files that are fetched before they are wanted
 
 
-@dataclass(frozen=True)
-class ShardTask:
+@dataclass(frozen=True, kw_only=True)
+class ShardTask(FileTask):
     """The files of one shard, in the index's order.
 
     Args:
         rows: of the index.
-        quarantined: files that kill engines, and are left out.
     """
 
     name: str
@@ -38,24 +40,8 @@ class ShardTask:
     folder: Path
     root: Path
     rows: tuple[int, ...]
-    paths: tuple[str, ...]
     features: FeaturesConfig
     max_bytes: int
-    quarantined: tuple[str, ...] = ()
-
-    @property
-    def num_units(self) -> int:
-        """Of progress: files."""
-        return len(self.paths)
-
-    def after_death(self, suspects: list[str], unit: int) -> tuple[ShardTask, list[str]]:
-        """What to do once an engine has died over this task, at file `unit`: the task again, and the files under suspicion.
-
-        A file in whose work two engines have died is quarantined.
-        """
-        at_work = self.paths[unit : unit + 1]
-        guilty = [path for path in at_work if path in suspects]
-        return replace(self, quarantined=(*self.quarantined, *guilty)), [*suspects, *at_work]
 
 
 def get_ready() -> None:
@@ -67,12 +53,11 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
     """Decode and transform the files of a task, and write its shard; a file that fails is listed, not fatal."""
     features = task.features
     is_wave = features.kind == "waveform"
-    shape = () if is_wave else (features.num_mels,)
-    dtype = np.int16 if is_wave else np.float16
+    shape, dtype = ROWS.get(features.kind, ((features.num_mels,), np.float16))
 
     def extract(path: str) -> front_end.Clip | shards.Failure:
         if path in task.quarantined:
-            return shards.Failure(path, "kills the engine that reads it, twice in a row: left out")
+            return shards.Failure(path, LEFT_OUT)
         try:
             return front_end.extract(task.root / path, features, max_bytes=task.max_bytes)
         except AudioError as error:
@@ -132,9 +117,9 @@ class PictureTask:
 
 def read_levels(source: shards.ShardSet, row: int, most: int | None = None) -> NDArray[np.float32]:
     """The log-mel spectrogram of a track, or its first `most` frames, shape (num_mels, num_frames), dB, of shards of either kind."""
-    features, track = build(FeaturesConfig, source.manifest["features"]), source.index.iloc[row]
+    features, track = front_end.restore(source.manifest["features"]), source.index.iloc[row]
     num_frames = int(track["num_frames"]) if most is None else min(most, int(track["num_frames"]))
-    if features.kind == "logmel":
+    if features.kind != "waveform":
         return np.asarray(source.read(row, 0, num_frames).T, np.float32)
     definition = front_end.definition(features)
     num_samples = (num_frames - 1) * definition.hop_length + definition.n_fft  # all that the last frame reaches

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from parallel_tunes import files, submission
-from parallel_tunes.config import RunConfig, ScalingJob, SubmitJob
+from parallel_tunes.config import ScalingJob, SubmitJob
+from parallel_tunes.config_run import RunConfig
 from parallel_tunes.parallel import partitions, slurm
 from parallel_tunes.run import Run
 from parallel_tunes.scaling import results

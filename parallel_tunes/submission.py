@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes import history
-from parallel_tunes.config import ResourcesConfig, ScalingJob, SubmitJob, TrainJob
+from parallel_tunes.config import ScalingJob, SubmitJob, TrainJob
+from parallel_tunes.config_run import ResourcesConfig
 from parallel_tunes.data.shards import read_manifest
 from parallel_tunes.files import explain
 from parallel_tunes.names import run_folder

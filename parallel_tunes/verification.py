@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from parallel_tunes import history
-from parallel_tunes.config import TrainJob, VerifyConfig, VerifyJob
+from parallel_tunes.config import TrainJob, VerifyJob
+from parallel_tunes.config_train import VerifyConfig
 from parallel_tunes.parallel import launch
 from parallel_tunes.parallel.slurm import Allocation
 from parallel_tunes.schema import UserError, to_words

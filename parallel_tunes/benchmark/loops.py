@@ -46,7 +46,8 @@ class Work:
 
     def make_model(self) -> nn.Module:
         """The model, its weights drawn anew."""
-        return build_model(build(ModelConfig, defaults("model", "genre_cnn"), "model."), NUM_LABELS, seed=0)
+        size = (self.tracks.shape[2], WINDOW)
+        return build_model(build(ModelConfig, defaults("model", "genre_cnn"), "model."), NUM_LABELS, 0, size)
 
     def make_loader(self) -> DataLoader[Any]:
         """Crop by crop, as tutorials do; in this process.
@@ -141,7 +142,7 @@ def lightning_loop(work: Work, hold: Hold) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=LR)
 
-    # likewise
+    # as above: an optional extra's class, Any to mypy
     class Held(lightning.Callback):  # type: ignore[misc]
         def on_train_epoch_start(self, *_: Any) -> None:
             hold.__enter__()

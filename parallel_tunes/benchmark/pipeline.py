@@ -14,8 +14,9 @@ from parallel_tunes import preprocess
 from parallel_tunes.benchmark import peers
 from parallel_tunes.benchmark.clips import Clips
 from parallel_tunes.benchmark.suite import Cell
-from parallel_tunes.config import DataConfig, FeaturesConfig, ParallelConfig, PreprocessConfig
+from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.config_benchmark import BenchmarkConfig
+from parallel_tunes.config_run import ParallelConfig
 from parallel_tunes.parallel.dispatch import Cluster
 from parallel_tunes.parallel.engines import Engines, map_tasks, start_cluster
 from parallel_tunes.schema import UserError, build, defaults

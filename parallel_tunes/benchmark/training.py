@@ -150,8 +150,9 @@ def make_cell(row: Row, worker: Worker, wanted_s: float) -> Cell:
 def count_flops() -> float:
     """Of a sample of the default model."""
     features: FeaturesConfig = build(FeaturesConfig, defaults("features", "logmel"), "features.")
-    model = build_model(build(ModelConfig, defaults("model", "genre_cnn"), "model."), tracks.NUM_LABELS, seed=0)
-    return roofline.count_flops(model, features.num_mels, tracks.WINDOW)
+    size = (features.num_mels, tracks.WINDOW)
+    model = build_model(build(ModelConfig, defaults("model", "genre_cnn"), "model."), tracks.NUM_LABELS, 0, size)
+    return roofline.count_flops(model, *size)
 
 
 def list_floors(flops: float, n: int, num_cores: int, groups: set[str]) -> Iterator[Cell]:

@@ -25,6 +25,8 @@ from parallel_tunes.schema import UserError
 # jobs.py knows too, but imports run down: this floor cannot ask it. The other jobs are one process, and start steps of their own
 ON_RANKS = ("train", "evaluate")
 REPEAT_S = 5.0  # a rank that is still starting may miss a signal; ranks take it any number of times
+# to USR1, until the job listens: unheard it would end the process
+DEAF = ("sh", "-c", "trap '' USR1; exec \"$@\"", "sh")
 REQUEUE_S = 60.0  # how long Slurm may take to end a job that it has queued again
 
 
@@ -81,7 +83,8 @@ class Batch:
         return self._watch(command.words, command.full_environment | {"PT_BATCH": "1"})
 
     def _run_here(self) -> int:
-        return self._watch([sys.executable, "-m", "parallel_tunes", *self.words], {**os.environ, "PT_BATCH": "1"})
+        words = (*DEAF, sys.executable, "-m", "parallel_tunes", *self.words)
+        return self._watch(words, {**os.environ, "PT_BATCH": "1"})
 
     def _watch(self, words: Sequence[str], environment: dict[str, str]) -> int:
         """Run a command with its output passed through, until it ends; its exit code."""

@@ -8,7 +8,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -19,6 +19,7 @@ from parallel_tunes.schema import UserError
 Advance = Callable[[int], None]
 POLL_S = 0.1
 MAX_DEATHS = 8  # of engines over one task
+LEFT_OUT = "kills the engine that reads it, twice in a row: left out"
 
 
 class Retriable(Protocol):
@@ -30,6 +31,32 @@ class Retriable(Protocol):
 
     def after_death(self, suspects: list[str], unit: int) -> tuple[Self, list[str]]:
         """The task to do instead once an engine has died at `unit` of this one; and who is under suspicion from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTask:
+    """A task over files that nobody vouches for.
+
+    Args:
+        quarantined: those that kill engines, and are left out.
+    """
+
+    paths: tuple[str, ...]
+    quarantined: tuple[str, ...] = ()
+
+    @property
+    def num_units(self) -> int:
+        """Of progress: files."""
+        return len(self.paths)
+
+    def after_death(self, suspects: list[str], unit: int) -> tuple[Self, list[str]]:
+        """What to do once an engine has died over this task, at file `unit`: the task again, and the files under suspicion.
+
+        A file in whose work two engines have died is quarantined.
+        """
+        at_work = self.paths[unit : unit + 1]
+        guilty = [path for path in at_work if path in suspects]
+        return replace(self, quarantined=(*self.quarantined, *guilty)), [*suspects, *at_work]
 
 
 Task = TypeVar("Task", bound=Retriable)

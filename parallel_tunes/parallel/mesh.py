@@ -140,8 +140,8 @@ class Mesh:
         elif ddp == "always":
             import torch.distributed as dist
 
-            store = dist.HashStore()  # type: ignore[attr-defined]  # torch's stubs leave it out
-            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+            # with no other rank there is nobody to meet, so no port to open: the documented store for that, which the stubs leave out
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         """Leave the other ranks. Those that are stopped are killed if this one is lost without them."""

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from parallel_tunes.config import ResourcesConfig
+from parallel_tunes.config_run import ResourcesConfig
 from parallel_tunes.parallel import slurm
 from parallel_tunes.schema import UserError, suggest
 

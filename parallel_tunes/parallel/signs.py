@@ -133,8 +133,12 @@ class Signs:
         with self._news:
             with contextlib.suppress(KeyboardInterrupt):  # torchrun ends its ranks: there is no time for more
                 while (now := time.monotonic()) < until:
+                    # whoever hears of it may end a stopped rank at once: that it was stopped is seen first, and stays so
+                    fates = {
+                        place: STOPPED if fates.get(place) == STOPPED else self._fate(place, began)
+                        for place in self._others.values()
+                    }
                     self._tell(LOST)
-                    fates = {place: self._fate(place, began) for place in self._others.values()}
                     if None not in fates.values() or not set(CAUSES[0]).isdisjoint(fates.values()):
                         until = min(until, now + TOGETHER_S)
                     self._news.wait(TOGETHER_S / 10)

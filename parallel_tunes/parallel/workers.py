@@ -40,6 +40,14 @@ def ranks_command(module: str, words: Sequence[str], *, num_ranks: int, num_thre
     return Command((sys.executable, "-m", "torch.distributed.run", *meet, "-m", module, *words), settings)
 
 
+class NoAnswer(UserError):
+    """A worker has not answered in time."""
+
+
+class Ended(UserError):
+    """A worker's process is no more."""
+
+
 class Worker:
     """One such process, or torchrun and its ranks; it ends with its standard input, or when it is closed.
 
@@ -63,18 +71,24 @@ class Worker:
         """Tell it a line; what it answers.
 
         Raises:
-            UserError: it has ended, or says nothing.
+            NoAnswer: it says nothing for so long.
+            Ended: it has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # its answer is missing too
             self._process.stdin.write(f"{line}\n".encode())
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
-            raise UserError(f"{self.name}: no answer within {timeout_s:g} s; its last words: {last_words(self._log)}")
+            raise NoAnswer(f"{self.name}: no answer within {timeout_s:g} s; its last words: {last_words(self._log)}")
         answer = self._process.stdout.readline()
         if not answer:
-            raise UserError(f"{self.name}: its process has ended; its last words: {last_words(self._log)}")
+            raise Ended(f"{self.name}: its process has ended; its last words: {last_words(self._log)}")
         return json.loads(answer)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of its process, the negative number of a signal that has ended it; None while it runs."""
+        return self._process.poll()
 
     def cpu_s(self) -> float:
         """CPU time of its processes until now, seconds."""
@@ -91,8 +105,8 @@ class Worker:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self._process.wait()  # before psutil can, to whom its exit code would be lost
         psutil.wait_procs(processes, timeout=30)
-        self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()

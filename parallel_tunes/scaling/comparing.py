@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parallel_tunes.scaling.intervals import Interval, median_interval, ratio_interval
+from parallel_tunes.scaling.intervals import Interval, Launches, median_interval, ratio_interval
 from parallel_tunes.scaling.results import Row, load
 from parallel_tunes.scaling.summary import counted, group
 from parallel_tunes.schema import UserError
@@ -38,9 +38,9 @@ def compare(folders: tuple[Path, ...], seed: int) -> dict[str, Any]:
     }
 
 
-def _rates(rows: list[Row]) -> dict[int, list[float]]:
+def _rates(rows: list[Row]) -> Launches:
     what = "samples_per_s" if rows[0]["kind"] == "train" else "tracks_per_s"
-    return dict(counted(rows, lambda row: row[what]))  # type: ignore[arg-type]  # a window's values are a list here
+    return counted(rows, lambda row: row[what])
 
 
 def _compare_cell(name: str, one: list[Row], other: list[Row], seed: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from itertools import product
 
 import numpy as np
 
-from parallel_tunes.config import ResourcesConfig, ScalingJob
+from parallel_tunes.config import ScalingJob
+from parallel_tunes.config_run import ResourcesConfig
 from parallel_tunes.schema import UserError
 
 

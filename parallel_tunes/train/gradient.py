@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,17 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_tunes.audio.definition import LogMel
-from parallel_tunes.audio.logmel_torch import LogMelTransform
-from parallel_tunes.config_train import AugmentConfig, TrainConfig
+from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.models.dropout import KeyedDropout
+from parallel_tunes.models.residual_cnn import average_branches, has_texture
 from parallel_tunes.parallel.batch_norm import synchronise, weigh
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError
 from parallel_tunes.train import augment
-from parallel_tunes.train.learner import Batch, Inputs, Sums, Waveforms
-from parallel_tunes.train.norm_pool import fuse
+from parallel_tunes.train.frozen import Frozen
+from parallel_tunes.train.learner import Batch, Inputs, Sums
 from parallel_tunes.train.profile import MarkedRanks, mark
-from parallel_tunes.train.stem import fuse_stem
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,77 +50,32 @@ def scale_lr(cfg: TrainConfig, batch: int) -> float:
     return cfg.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[cfg.lr_rule]
 
 
+def learning_rate(cfg: TrainConfig, highest: float, step: int, total_steps: int) -> float:
+    """The learning rate of a step, counted from 0: a linear warm-up, then a cosine to zero, or under plateau the highest."""
+    warmup = max(round(cfg.warmup * total_steps), 1)
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    if cfg.schedule == "plateau":
+        return highest
+    done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    return highest * 0.5 * (1 + math.cos(math.pi * done))
+
+
 def check_compiler(device: torch.device) -> None:
     """Raise a UserError where torch.compile finds no compiler for this device."""
     if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
         raise UserError("train.compile=true: no C++ compiler is here (g++ or clang++); install one or leave it out")
 
 
-class Frozen:
-    """A model that only answers: what judges and serves.
-
-    Args:
-        model: takes (batch, 1, num_mels, num_frames), gives logits (batch, num_classes).
-        mean_db, deviation_db: the training split's statistics; inputs are standardised by them.
-        log_mel: what the spectrograms are made with; needed where inputs are waveforms.
-        dtype: of its parameters.
-        fused: whether layers are fused, where that is faster.
-    """
-
-    def __init__(
-        self, model: nn.Module, device: torch.device, *,
-        mean_db: float, deviation_db: float, log_mel: LogMel | None = None,
-        dtype: torch.dtype = torch.float32, fused: bool = True,
-    ) -> None:  # fmt: skip
-        self.device, self.dtype = device, dtype
-        self.transform: LogMelTransform | None = None
-        if log_mel is not None:
-            # most GPUs are slow at float64, and would need longer for it than for the model
-            exact = torch.float32 if device.type == "cuda" else torch.float64
-            self.transform = LogMelTransform(log_mel, exact).to(device)
-        self.model = model.to(device, dtype)
-        if fused and device.type == "cpu":
-            fuse(self.model)
-            fuse_stem(self.model)
-        for parameter in self.model.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.to(memory_format=torch.channels_last)
-        self.mean_db, self.deviation_db = mean_db, deviation_db
-
-    def standardise(self, inputs: Inputs) -> Tensor:
-        """dB, shape (num, num_mels, num_frames), or waveforms → (num, 1, num_mels, num_frames) on the device."""
-        with mark("host_to_device"):
-            here = inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs.to(self.device)
-        moved = here if isinstance(here, Tensor) else self.hear(here)
-        levels = moved.to(self.dtype).unsqueeze(1)
-        return levels.sub_(self.mean_db).div_(self.deviation_db).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    def hear(self, crops: Waveforms) -> Tensor:
-        """Log-mel spectrograms, as shards hold them but not rounded: (num, num_mels, num_frames), float32 dB, on the device."""
-        assert self.transform is not None, "waveforms need log_mel, the definition of their spectrograms"
-        levels: Tensor = self.transform(crops.samples, crops.gains, floor_db=crops.floors_db, centred=False)
-        # a crop is longer than its clip only if it begins with it: it holds all of the clip's frames, and their lowest
-        is_beyond = torch.arange(levels.shape[2], device=self.device) >= crops.num_frames[:, None, None]
-        lowest = levels.masked_fill(is_beyond, torch.inf).amin((1, 2), keepdim=True)
-        return torch.where(is_beyond, lowest, levels)
-
-    @torch.inference_mode()
-    def predict(self, inputs: Inputs) -> Tensor:
-        """Probabilities, shape (num, num_classes), on the CPU; always in full precision."""
-        self.model.eval()
-        return F.softmax(self.model(self.standardise(inputs)), 1).cpu()
-
-
 class GradientLearner(Frozen):
-    """A model trained with AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero.
+    """A model trained with AdamW (Loshchilov & Hutter 2019) under train.schedule.
 
     Args:
         total_steps: length of the schedule.
         lr: its highest learning rate.
         augmentation: of the batches; by default none.
         norm: sync: batch norms normalise over the batches of all ranks; otherwise each rank over its own.
-        model, mean_db, deviation_db, log_mel: as for `Frozen`.
+        model, mean_db, deviation_db, log_mel, multi_label: as for `Frozen`.
 
     Raises:
         UserError: the device has no such precision, or no compiler.
@@ -128,14 +83,15 @@ class GradientLearner(Frozen):
 
     def __init__(
         self, model: nn.Module, cfg: TrainConfig, mesh: Mesh, *, mean_db: float, deviation_db: float, total_steps: int, lr: float,
-        augmentation: AugmentConfig | None = None, norm: str = "sync", log_mel: LogMel | None = None,
+        augmentation: augment.Augmentation | None = None, norm: str = "sync", log_mel: LogMel | None = None,
+        multi_label: bool = False,
     ) -> None:  # fmt: skip
         self.precision = choose_precision(cfg.precision, mesh.device)
         if cfg.compile:
             check_compiler(mesh.device)
         super().__init__(
             model, mesh.device, mean_db=mean_db, deviation_db=deviation_db, log_mel=log_mel,
-            dtype=torch.float64 if self.precision == "fp64" else torch.float32, fused=not cfg.compile,
+            dtype=torch.float64 if self.precision == "fp64" else torch.float32, fused=not cfg.compile, multi_label=multi_label,
         )  # fmt: skip
         self.ranks = MarkedRanks(mesh)
         if norm == "sync" and mesh.world_size > 1:
@@ -147,20 +103,41 @@ class GradientLearner(Frozen):
         how = "reduce-overhead" if self.device.type == "cuda" else "default"  # the former by CUDA graphs
         self.forward = torch.compile(self.parallel, mode=how) if cfg.compile else self.parallel
         self.mesh, self.cfg, self.augmentation, self.total_steps = mesh, cfg, augmentation, total_steps
-        self.lr = lr
+        self.lr, self.lr_factor = lr, 1.0
+        self.num_parameters = sum(p.numel() for p in self.model.parameters())
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
         groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        # batch norms' statistics too: they are those of the weights beside them
+        if cfg.ema:
+            self.averaged = {name: each.detach().clone() for name, each in self._tensors()}
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
-        warmup = max(round(self.cfg.warmup * self.total_steps), 1)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        done = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr_factor * learning_rate(self.cfg, self.lr, step, self.total_steps)
+
+    def _alter(self, inputs: Inputs, keys: Tensor) -> Tensor:
+        levels = self.standardise(inputs)
+        return self.augmentation.alter(levels, keys) if self.augmentation else levels
+
+    def judge_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each sample, (num,): cross-entropy, or of several labels a sample their mean binary cross-entropy."""
+        if self.multi_label:  # what label smoothing spreads, it spreads over yes and no
+            spread = torch.lerp(targets.to(logits.dtype), torch.full_like(logits, 0.5), self.cfg.label_smoothing)
+            return F.binary_cross_entropy_with_logits(logits, spread, reduction="none").mean(1)
+        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.cfg.label_smoothing)
+
+    def _judge_branches(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`judge_logits`; of a network with several branches, (num, num_branches, num_classes), each learns to answer alone."""
+        if logits.ndim == 2:
+            return self.judge_logits(logits, targets)
+        return torch.stack([self.judge_logits(each, targets) for each in logits.unbind(1)]).mean(0)
+
+    def find_right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Which samples are labelled rightly, (num,), bool: of several labels a sample all of them, at one half."""
+        return ((logits > 0) == (targets > 0)).all(1) if self.multi_label else logits.argmax(1) == targets
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Sums]:
         self.parallel.train()
@@ -171,25 +148,42 @@ class GradientLearner(Frozen):
         for layer in self.model.modules():
             if isinstance(layer, KeyedDropout):
                 layer.keys = keys
-        inputs = self.standardise(batch.inputs)
+        inputs = self._alter(batch.inputs, keys)
         mixed = batch.mixed
         if mixed:
             shares = mixed.shares.to(self.device, non_blocking=True)
-            inputs = augment.mix(inputs, self.standardise(mixed.inputs), shares)
+            inputs = augment.mix(
+                inputs, self._alter(mixed.inputs, mixed.keys.to(self.device, non_blocking=True)), shares
+            )
+        views: tuple[Tensor, ...] = (inputs,)
         if self.augmentation:
-            inputs = augment.mask(inputs, keys, self.augmentation)
+            masked = self.augmentation.mask(inputs, keys)
+            # statistics are made of what is there without masks, of which they would mostly be
+            views = (masked, inputs) if has_texture(self.model) else (masked,)
         amp = AMP.get(self.precision)
         with torch.autocast(self.device.type, amp) if amp else contextlib.nullcontext():
-            logits = self.forward(inputs)
+            logits = self.forward(*views)
         logits = logits if self.precision == "fp64" else logits.float()
-        losses = F.cross_entropy(logits, targets, reduction="none")
+        losses = self._judge_branches(logits, targets)
         if mixed:
-            others = F.cross_entropy(logits, mixed.targets.to(self.device, non_blocking=True), reduction="none")
+            others = self._judge_branches(logits, mixed.targets.to(self.device, non_blocking=True))
             losses = torch.lerp(others, losses, shares.to(losses.dtype))
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         loss = torch.dot(losses, weights.to(losses.dtype)) * (self.mesh.world_size / batch.num_global)
-        sums = Sums.of(losses.detach(), logits.detach().argmax(1) == targets, weights, marks)
+        answer = logits.detach() if logits.ndim == 2 else average_branches(logits.detach())
+        sums = Sums.of(losses.detach(), self.find_right(answer, targets), weights, marks)
         return self.scaler.scale(loss), sums
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and statistics, without counts."""
+        return ((name, each) for name, each in self.model.state_dict().items() if each.is_floating_point())
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """The moving average (Polyak & Juditsky 1992), shorter at first, while the weights are still far from where they go."""
+        assert self.averaged is not None
+        decay = min(self.cfg.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.averaged.values()), [each for _, each in self._tensors()], 1 - decay)
 
     def _backward(self, batch: Batch) -> Sums:
         with mark("forward"):
@@ -213,6 +207,8 @@ class GradientLearner(Frozen):
         with mark("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        if self.cfg.ema:
+            self._average(step)
         return sums
 
     def gradient(self, batch: Batch) -> Tensor:
@@ -240,8 +236,10 @@ class GradientLearner(Frozen):
 
     def align(self) -> None:
         """Give every rank the buffers of rank 0; the synchronised batch norms' are equal already."""
-        for buffer in self.model.buffers():
+        for name, buffer in self.model.named_buffers():
             self.mesh.from_first(buffer)
+            if self.averaged is not None and name in self.averaged:
+                self.mesh.from_first(self.averaged[name])
 
     def is_finite(self) -> bool:
         """Whether all parameters are numbers."""
@@ -253,6 +251,7 @@ class GradientLearner(Frozen):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({"averaged": self.averaged} if self.averaged is not None else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -260,11 +259,16 @@ class GradientLearner(Frozen):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        for name, each in (self.averaged or {}).items():
+            each.copy_(state["averaged"][name])
 
     def weights(self) -> dict[str, Tensor]:
         """The model's tensors, copied to the CPU."""
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.model.state_dict().items()}
+        tensors = self.model.state_dict() | (self.averaged or {})
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Take over a model's tensors."""
         self.model.load_state_dict(weights)
+        for name, each in (self.averaged or {}).items():
+            each.copy_(weights[name])

@@ -33,7 +33,19 @@ class Waveforms:
         return Waveforms(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
 
 
-Inputs = Tensor | Waveforms  # (num, num_mels, num_frames), float16 dB; or what that is computed from
+@dataclass(frozen=True)
+class Rows:
+    """Listens: a user, a song, and what is the row's own; what is known of users and songs lies in the model."""
+
+    codes: Tensor  # (num, 2 + num_row_columns), int32: which user, which song, codes of the row's own columns
+    numbers: Tensor  # (num, num_numbers), float32: its features, standardised
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on a device."""
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+Inputs = Tensor | Waveforms | Rows  # (num, num_mels, num_frames), float16 dB; what that is computed from; or listens
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,9 @@ class Mixed:
     """What the samples of a batch are mixed with."""
 
     inputs: Inputs
-    targets: Tensor  # (num,), int64
+    targets: Tensor  # as those of the batch
     shares: Tensor  # (num,), float32: of the sample itself
+    keys: Tensor  # (num,), int64: theirs, so that each is altered as it is where it stands for itself
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Batch:
     """This rank's part of a global batch."""
 
     inputs: Inputs
-    targets: Tensor  # (num,), int64
+    targets: Tensor  # (num,), int64; or of several labels a sample (num, num_classes), int8: 1 for each that it has
     weights: Tensor  # (num,), float32: 1, or 0 for the stand-in of a rank that has no sample of this batch
     marks: Tensor  # (num,), int64: a hash of step, sample and augmentation draws, to prove what was trained on
     num_global: int  # samples in the whole batch
@@ -85,7 +98,7 @@ class Batch:
         return replace(self, weights=torch.zeros_like(self.weights))
 
 
-Part = TypeVar("Part", bound="Batch | Mixed | Waveforms")
+Part = TypeVar("Part", bound="Batch | Mixed | Waveforms | Rows")
 
 
 def _each(whole: Part, act: Callable[[Tensor], Tensor]) -> Part:
@@ -95,7 +108,7 @@ def _each(whole: Part, act: Callable[[Tensor], Tensor]) -> Part:
         value = getattr(whole, entry.name)
         if isinstance(value, Tensor):
             parts[entry.name] = act(value)
-        elif isinstance(value, Mixed | Waveforms):
+        elif isinstance(value, Mixed | Waveforms | Rows):
             parts[entry.name] = _each(value, act)
     return replace(whole, **parts)
 
@@ -153,12 +166,16 @@ class Judge(Protocol):
     """What answers: a model that is not, or no longer, learning."""
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """Probabilities, shape (num, num_classes), on the CPU."""
+        """Probabilities, shape (num, num_classes), on the CPU; of several labels a sample each by itself."""
         ...
 
 
 class Learner(Judge, Protocol):
     """What is trained: it steps on batches; its state is plain tensors and numbers."""
+
+    precision: str
+    num_parameters: int
+    lr_factor: float  # of the learning rate, lowered where the validation loss no longer falls; not part of the state
 
     def step(self, batch: Batch, step: int, *, is_shared: bool = True) -> Sums:
         """Learn from this rank's part of a global batch; `step` counts from 0 over the whole training.
@@ -199,18 +216,26 @@ class Learner(Judge, Protocol):
         """The model's tensors, copied to the CPU."""
         ...
 
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take over a model's tensors."""
+        ...
+
 
 class Source(Protocol):
     """The data of a training: batches to learn from and windows to judge by."""
 
     num_steps: int  # in an epoch
     num_classes: int
+    unit: str  # what a batch is of, in the plural
+    chunk: (
+        int  # samples judged together; fixed, so that they share a forward pass with the same others on any world size
+    )
 
     def train(self, epoch: int, from_step: int) -> Iterator[Batch]: ...
 
     def num_tracks(self, split: str) -> int: ...
 
-    def targets(self, split: str) -> NDArray[np.int64]: ...
+    def targets(self, split: str) -> NDArray[np.integer]: ...  # as those of a batch
 
     def windows(self, split: str, first: int, last: int) -> Iterator[tuple[Tensor, Inputs]]:
         """Windows of tracks `first` to `last` in bounded parts: the track each belongs to (num,), and inputs (num, …)."""

@@ -58,24 +58,26 @@ class Trial:
             goes = num <= self._most[is_judged]
             self.peak_mib = max(self.peak_mib, (self._before + num * self._sample[is_judged]) / 2**20)
         else:
-            goes = self._goes_through(num, is_judged)
+            goes = self.fits_here(num, is_judged)
         (any_failed,) = self.mesh.agree(not goes)
         return not any_failed
 
     def _reckon(self, is_judged: bool) -> float:
+        self.fits_here(1, is_judged)  # the first pass also loads code, which no further sample needs
         hand_back()
         before, left = psutil.Process().memory_info().rss, available_bytes(self.mesh.local_world_size)
         self._before, self._sample[is_judged] = before, 0.0
         for num in (FEW, 1):
             reset_peak()
-            if self._goes_through(num, is_judged):
+            if self.fits_here(num, is_judged):
                 self._sample[is_judged] = sample = max(peak_bytes() - before, 1) / num
                 hand_back()
                 reset_peak()  # the training's own is what its report tells
                 return max(left / sample, num)
         return 0
 
-    def _goes_through(self, num: int, is_judged: bool) -> bool:
+    def fits_here(self, num: int, is_judged: bool) -> bool:
+        """Whether a step, or an evaluation, of so many samples goes through on this rank."""
         try:
             beside = torch.ones(self._rest, dtype=torch.uint8, device=self.mesh.device)
             batch = self.batch.repeat(num)

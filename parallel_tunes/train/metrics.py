@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 NUM_RESAMPLES = 2000
 
@@ -19,18 +17,47 @@ class Judged:
 
     rows: NDArray[np.int64]  # of the index
     probabilities: NDArray[np.float64]  # (num_tracks, num_classes)
-    targets: NDArray[np.int64]
+    targets: NDArray[np.integer]  # (num_tracks,); or of several labels a track (num_tracks, num_classes), 0 or 1
 
 
-def score(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> dict[str, Any]:
-    """Mean negative log-likelihood, accuracy and n."""
+def average(judged: list[Judged]) -> Judged:
+    """The answers of an ensemble: the mean of its models' probabilities."""
+    return Judged(judged[0].rows, np.mean([each.probabilities for each in judged], axis=0), judged[0].targets)
+
+
+def score(probabilities: NDArray[np.float64], targets: NDArray[np.integer]) -> dict[str, Any]:
+    """Mean negative log-likelihood, accuracy and n; of two classes that both occur also the area under the ROC curve.
+
+    Of several labels a track the loss is a mean over labels too, and right is a track whose labels are all right at 0.5.
+    """
+    if targets.ndim == 2:
+        likelihood = np.maximum(np.where(targets > 0, probabilities, 1 - probabilities), 1e-12)
+        right = int(((probabilities > 0.5) == (targets > 0)).all(1).sum())
+        return {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
     likelihood = np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)
     right = int((probabilities.argmax(1) == targets).sum())
-    return {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
+    found = {"loss": float(-np.log(likelihood).mean()), "accuracy": right / len(targets), "n": len(targets)}
+    if probabilities.shape[1] == 2 and 0 < targets.sum() < len(targets):
+        found["auc"] = roc_auc(probabilities[:, 1], targets)
+    return found
+
+
+def roc_auc(scores: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
+    """How often a sample of class 1 scores above one of class 0, ties counted half (Mann & Whitney 1947)."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    sizes = np.diff(np.append(starts, len(ranked)))
+    ranks = np.repeat(starts + (sizes + 1) / 2, sizes)
+    num = int((targets == 1).sum())
+    return float((ranks[targets[order] == 1].sum() - num * (num + 1) / 2) / (num * (len(targets) - num)))
 
 
 def classification(
-    probabilities: NDArray[np.float64], targets: NDArray[np.int64], classes: list[str], groups: NDArray[np.int64] | None
+    probabilities: NDArray[np.float64],
+    targets: NDArray[np.integer],
+    classes: list[str],
+    groups: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     """Accuracy with n and a 95 % interval, loss, macro F1, per-class scores and the confusion matrix.
 
@@ -40,6 +67,9 @@ def classification(
         classes: names, in the order of the columns.
         groups: shape (num_tracks,): tracks of one group (artist) are resampled together; None resamples tracks.
     """
+    # here, since every rank of a training would pay for it at its start
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     predicted = probabilities.argmax(1)
     right = predicted == targets
     labels = np.arange(len(classes))
@@ -71,6 +101,8 @@ def interval_of_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | No
     _, members = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
     sums, sizes = np.bincount(members, weights=values), np.bincount(members)
     if values.min() == values.max():
+        from scipy.stats import binomtest  # rarely needed
+
         interval = binomtest(round(float(values[0])) * len(sums), len(sums)).proportion_ci(method="wilson")
         return [float(interval.low), float(interval.high)], f"Wilson score over {len(sums)} {unit}"
     rng = np.random.default_rng(0)
@@ -83,19 +115,24 @@ def interval_of_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | No
 
 
 def over_seeds(single: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, Any]:
-    """The mean of single models trained from several seeds, with their spread; the rest is the first model's.
+    """The mean of single models trained from several seeds, with their spread; tables and counts are the first model's.
 
-    The interval of the mean accuracy is the mean of the models' intervals: it tells what other tracks would change. The
-    standard deviation tells what other seeds would.
+    The interval of a mean figure is the mean of the models' intervals: it tells what other tracks would change. The
+    standard deviation, of the accuracy, tells what other seeds would.
     """
     accuracies = [figures["accuracy"] for figures in single]
-    ends = np.mean([figures["accuracy_ci95"] for figures in single], axis=0)
+    means: dict[str, Any] = {
+        name: float(np.mean([figures[name] for figures in single]))
+        for name, value in single[0].items()
+        if isinstance(value, float)
+    }
+    for name in single[0]:
+        ends = [figures[name] for figures in single]
+        if name.endswith("_ci95"):
+            means[name] = None if None in ends else [float(end) for end in np.mean(ends, axis=0)]
     return {
         **single[0],
-        "accuracy": float(np.mean(accuracies)),
-        "accuracy_ci95": [float(end) for end in ends],
-        "loss": float(np.mean([figures["loss"] for figures in single])),
-        "macro_f1": float(np.mean([figures["macro_f1"] for figures in single])),
+        **means,
         "seeds": {str(seed): accuracy for seed, accuracy in zip(seeds, accuracies, strict=True)},
         "seeds_deviation": float(np.std(accuracies, ddof=1)),
     }

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from parallel_tunes import files, schema
-from parallel_tunes.audio.front_end import fingerprint
+from parallel_tunes.audio.front_end import fingerprint, restore
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.config_train import ModelConfig
 from parallel_tunes.models.genre_cnn import GenreCNN
+from parallel_tunes.models.residual_cnn import ResidualCNN
+from parallel_tunes.models.seed_cnn import SeedCNN
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
+from parallel_tunes.train import sealed
 
 FORMAT = 1
 MAX_BYTES = 4 << 30
@@ -33,62 +38,116 @@ class ModelFolder:
     classes: list[str]
     features: FeaturesConfig
     facts: dict[str, Any]  # model.json
+    thresholds: NDArray[np.float64] | None  # (num_classes,), of probabilities; None where a track has one label
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a track may have several labels."""
+        return self.thresholds is not None
 
 
-def build_model(cfg: ModelConfig, num_classes: int, seed: int) -> nn.Module:
-    """The architecture that `cfg` names, its weights drawn from `seed`."""
+def build_model(cfg: ModelConfig, num_classes: int, seed: int, size: tuple[int, int]) -> nn.Module:
+    """The architecture that `cfg` describes, its weights drawn from `seed`.
+
+    Args:
+        size: num_mels and num_frames of a window.
+
+    Raises:
+        UserError: the model's keys do not go together.
+    """
+    if cfg.dense and cfg.norm == "group":
+        raise UserError("model.norm=group: not for a model with model.dense; take sync or batch")
+    if len(cfg.pools) != (len(cfg.widths) if cfg.dense else 0):
+        raise UserError(
+            f"model.pools={list(cfg.pools)}: one for each of model.widths where there is model.dense, else none"
+        )
+    if cfg.texture and not cfg.num_residual:
+        raise UserError("model.texture=true: beside residual networks alone, model.num_residual=1 say")
+    residual = partial(ResidualCNN, num_units=cfg.num_residual, texture=cfg.texture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GenreCNN(num_classes, cfg.widths, norm=cfg.norm, dropout=cfg.dropout)
+        if not cfg.dense:
+            make = residual if cfg.num_residual else GenreCNN
+            return make(num_classes, cfg.widths, norm=cfg.norm, dropout=cfg.dropout, head=cfg.head)
+        try:
+            return SeedCNN(num_classes, cfg.widths, pools=cfg.pools, dense=cfg.dense, size=size, dropout=cfg.dropout)
+        except ValueError as error:
+            raise UserError(f"model.pools: {error}; take a longer task.crop_s, or smaller pools") from error
+
+
+def count_multiply_adds(cfg: ModelConfig, num_classes: int, size: tuple[int, int]) -> int:
+    """Multiply-adds of one window's forward pass, in convolutions, matrix products and recurrent layers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build_model(cfg, num_classes, 0, size).eval()(torch.empty(1, 1, *size))
+    return int(counter.get_total_flops() // 2)
 
 
 def save(run: Run, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write <run>/model/. The weights come last: a model.json without its model.safetensors is no model."""
     tensors = save_tensors(weights)
-    facts = {"format": FORMAT, **facts, "weights_digest": files.digest_bytes(tensors)}
-    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    run.write_bytes("model/model.json", text.encode())
+    about = sealed.describe({**facts, "weights_digest": files.digest_bytes(tensors)}, FORMAT)
+    run.write_bytes("model/model.json", about)
     run.write_bytes("model/model.safetensors", tensors)
 
 
-def load(folder: Path | None) -> ModelFolder:
-    """Read a model folder.
+def read(folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """model.json and the tensors of a model folder, whatever its task.
 
     Raises:
-        UserError: it is missing, unfinished, damaged, or made for another front end than it says.
+        UserError: it is missing, unfinished, damaged, or of another format.
     """
     if folder is None:
         raise UserError("model: say which, the folder model/ of a train run: model=logs/train/NAME/model")
     if not folder.is_dir():
         raise UserError(f"model={folder}: no such folder")
-    for name in ("model.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"model={folder}: {name} is missing; this is no model folder, or not all of one")
-        if (folder / name).stat().st_size > MAX_BYTES:
-            raise UserError(f"model={folder}: {name} is larger than any model of ours")
+    if (folder / "onnx.json").is_file():
+        raise UserError(
+            f"model={folder}: an exported model, which `ptunes predict runtime=onnx` takes, and nothing else"
+        )
+    facts, data = sealed.read(
+        folder, (("model.json", MAX_BYTES), ("model.safetensors", MAX_BYTES)), version=FORMAT,
+        find_digest=lambda facts: facts["weights_digest"], advice="this is no model folder, or not all of one",
+    )  # fmt: skip
     try:
-        facts = json.loads((folder / "model.json").read_text())
-        if facts["format"] != FORMAT:
-            raise UserError(f"model={folder}: written in format {facts['format']}, this version reads {FORMAT}")
-        features = schema.build(FeaturesConfig, facts["features"], "features.")
-        architecture = schema.build(ModelConfig, facts["architecture"], "architecture.")
-        classes, named, digest = list(map(str, facts["classes"])), facts["fingerprint"], facts["weights_digest"]
+        return facts, load_tensors(data)
+    except SafetensorError as error:
+        raise UserError(f"model={folder}: model.safetensors is damaged ({str(error).splitlines()[0]})") from error
+
+
+def load(folder: Path | None) -> ModelFolder:
+    """Read the folder of a genre model.
+
+    Raises:
+        UserError: it is missing, unfinished, damaged, of another task, or made for another front end than it says.
+    """
+    facts, weights = read(folder)
+    if facts.get("task") in ("popularity", "genre_svm"):
+        raise UserError(
+            f"model={folder}: a support vector machine, which takes tables of tracks (data=spotify), no spectrograms"
+        )
+    try:
+        features = restore(facts["features"])
+        settings = {"texture": False, **facts["architecture"]}  # models of before it have none
+        architecture = schema.build(ModelConfig, settings, "architecture.")
+        classes, named = list(map(str, facts["classes"])), facts["fingerprint"]
+        size = features.num_mels, int(facts["windows"]["num_frames"])
         float(facts["standardise"]["mean_db"]), float(facts["standardise"]["deviation_db"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        thresholds = None
+        if facts.get("multi_label"):  # models of before it have none
+            thresholds = np.array([float(facts["thresholds"][name]) for name in classes])
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"model={folder}: model.json is damaged ({type(error).__name__}: {error})") from error
     if named != fingerprint(features):
         raise UserError(
             f"model={folder}: trained on features {named}, these settings give {fingerprint(features)}; train it again with this version"
         )
-    data = (folder / "model.safetensors").read_bytes()
-    if files.digest_bytes(data) != digest:
-        raise UserError(f"model={folder}: model.safetensors is not the one model.json names (damaged or changed)")
     try:
-        weights = load_tensors(data)
-        model = build_model(architecture, len(classes), 0)
+        model = build_model(architecture, len(classes), 0, size)
         model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(
             f"model={folder}: its weights do not fit its architecture ({str(error).splitlines()[0]})"
         ) from error
-    return ModelFolder(model, classes, features, facts)
+    return ModelFolder(model, classes, features, facts, thresholds)

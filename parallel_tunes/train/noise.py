@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.train.learner import Batch, Learner
+from parallel_tunes.train.learner import Batch
 
 
-def measure_noise(learner: Learner, batches: Iterator[Batch], mesh: Mesh, num_steps: int) -> dict[str, Any] | None:
+class Slope(Protocol):
+    """What is asked of a Learner."""
+
+    def gradient(self, batch: Batch) -> Tensor: ...
+
+
+def measure_noise(learner: Slope, batches: Iterator[Batch], mesh: Mesh, num_steps: int) -> dict[str, Any] | None:
     """Squared norms of gradients over few samples and over whole batches, from which `estimate_noise` has the scale.
 
     The few samples are a rank's share of a batch; a world of one takes halves. Nothing is learnt.

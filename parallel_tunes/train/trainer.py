@@ -26,8 +26,6 @@ from parallel_tunes.train.profile import Profile
 from parallel_tunes.train.stopwatch import Stopwatch
 
 READ_EVERY = 50  # steps
-CHUNK = 8  # tracks judged together; fixed, so that windows share a forward pass with the same others on any world size
-
 NOTHING = (0,) * Sums.NUM
 
 
@@ -42,6 +40,11 @@ class Progress:
     num_rows: int = 0  # of metrics.jsonl
     best_loss: float = math.inf
     best_epoch: int = -1
+    goal_loss: float = math.inf  # the validation loss that patience last saw beaten by train.min_delta, and its epoch
+    goal_epoch: int = -1
+    lr_factor: float = 1.0  # of train.schedule=plateau
+    plateau_loss: float = math.inf  # what it last saw beaten, and for how many epochs it has waited since
+    plateau_epochs: int = 0
     fitted: bool = False  # this seed is done
     batch: int = 0  # the global one; it stays what it was at the start, wherever the run goes on
     seconds: float = 0.0  # that this seed has been trained for, evaluations and checkpoints included, starts not
@@ -59,7 +62,8 @@ class Progress:
 class Trainer:
     """Trains one seed of a run.
 
-    The best model by validation loss (without a validation split, the last) ends up in checkpoints/best-<seed>.pt.
+    The best model by validation loss (without a validation split, or with train.keep=last, the last) ends up in
+    checkpoints/best-<seed>.pt.
 
     Args:
         progress: how far the run is; kept up to date.
@@ -165,6 +169,7 @@ class Trainer:
             rehearsal.carry_out(self.run, first_steps_s=time.perf_counter() - began)
             self.watch.lap("timing")
         self.learner.load(state)
+        self.learner.lr_factor = self.progress.lr_factor
         self.disturbance.begin(self.progress.total_step)
         self.watch.lap("compute")
 
@@ -188,6 +193,7 @@ class Trainer:
         is_best = loss < progress.best_loss
         if is_best:
             progress.best_loss, progress.best_epoch = loss, epoch
+        if is_best or self.cfg.keep == "last":
             best = {"weights": self.learner.weights(), "epoch": epoch, "train": trained, "valid": judged}
             self.mesh.on_first(partial(self.writer.put, f"best-{seed}.pt", best))
         row = {"seed": seed, "epoch": epoch, "step": progress.total_step, "train": trained, "valid": judged}
@@ -197,11 +203,17 @@ class Trainer:
         line = f"seed {seed} epoch {epoch + 1:3}/{self.cfg.num_epochs}"
         for name, figures in (("train", trained), ("valid", judged)):
             line += f"  {name} loss {figures['loss']:.3f} accuracy {figures['accuracy']:.3f}" if figures else ""
-        self.run.log(f"{line}  {rate:.0f} crops/s" + ("  best" if is_best else ""))
+            line += f" AUC {figures['auc']:.4f}" if figures and "auc" in figures else ""
+        self.run.log(f"{line}  {rate:.0f} {self.source.unit}/s" + ("  best" if is_best else ""))
         progress.num_rows += 1
+        if note_loss(progress, self.cfg, loss, epoch):
+            self.run.log(
+                f"no lower loss for {self.cfg.plateau_patience} epochs: learning rate x {progress.lr_factor:g}"
+            )
+        self.learner.lr_factor = progress.lr_factor
         is_target = judged is not None and self.cfg.target is not None and judged["accuracy"] >= self.cfg.target
         is_over = is_target or self._has_all_steps(epoch) or epoch + 1 == self.cfg.num_epochs
-        progress.fitted = is_over or epoch - progress.best_epoch >= self.cfg.patience
+        progress.fitted = is_over or epoch - progress.goal_epoch >= self.cfg.patience
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, list(NOTHING)
         self.save()
         return progress.fitted
@@ -221,17 +233,37 @@ class Trainer:
         self.watch.lap("checkpoint")
 
 
+def note_loss(progress: Progress, cfg: TrainConfig, loss: float, epoch: int) -> bool:
+    """Note what early stopping waits for; under train.schedule=plateau True when the learning rate becomes lower.
+
+    That follows PyTorch's ReduceLROnPlateau, with its relative threshold of 1e-4.
+    """
+    if loss < progress.goal_loss - cfg.min_delta:
+        progress.goal_loss, progress.goal_epoch = loss, epoch
+    if cfg.schedule != "plateau":
+        return False
+    if loss < progress.plateau_loss * (1 - 1e-4):
+        progress.plateau_loss, progress.plateau_epochs = loss, 0
+        return False
+    progress.plateau_epochs += 1
+    if progress.plateau_epochs <= cfg.plateau_patience:
+        return False
+    progress.lr_factor *= cfg.plateau_factor
+    progress.plateau_epochs = 0
+    return True
+
+
 def judge(learner: Judge, source: Source, split: str, mesh: Mesh) -> NDArray[np.float64]:
     """Mean probabilities over each track's windows, shape (num_tracks, num_classes), the same on every rank.
 
     Each track is judged by exactly one rank; the ranks' results are added into one table, and a count beside each row
     proves that no track is missing and none counted twice.
     """
-    num_tracks = source.num_tracks(split)
+    num_tracks, size = source.num_tracks(split), source.chunk
     table = torch.zeros(num_tracks, source.num_classes, dtype=torch.float64)
     num_windows, count = torch.zeros(num_tracks, dtype=torch.int64), torch.zeros(num_tracks, dtype=torch.int64)
-    for chunk in range(mesh.rank, -(-num_tracks // CHUNK), mesh.world_size):
-        first, last = chunk * CHUNK, min((chunk + 1) * CHUNK, num_tracks)
+    for chunk in range(mesh.rank, -(-num_tracks // size), mesh.world_size):
+        first, last = chunk * size, min((chunk + 1) * size, num_tracks)
         for tracks, windows in source.windows(split, first, last):
             table.index_add_(0, tracks, learner.predict(windows).double())
             num_windows.index_add_(0, tracks, torch.ones_like(tracks))
