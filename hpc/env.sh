@@ -4,6 +4,7 @@
 #   PT_VENV=PATH  where the environment lies (default .venv in the checkout)
 #   PT_VENV=none  use the python on PATH as it is: the site's modules are loaded, nothing is installed or removed
 #   PT_PYTHON     the interpreter that makes it (default: the first python3 of at least 3.11)
+#   PT_EXTRAS     the extras of pyproject.toml that it gets, with commas between (default test: what the tests need)
 #   PT_SITE=NAME  the profile hpc/sites/NAME.sh, read first (default: the one whose `# hosts:` fit, else generic)
 
 pt_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -70,7 +71,7 @@ pt_install() {
   local torch
   torch=$(grep '^torch==' "$pt_root/hpc/constraints.txt")
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch" || return 1
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pt_root/hpc/constraints.txt" -e "${pt_root}[test]" || return 1
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pt_root/hpc/constraints.txt" -e "${pt_root}[${PT_EXTRAS:-test}]" || return 1
   # torchaudio's compiled extension needs CUDA's libraries; without it torchaudio runs its Python transforms.
   # Only here, in the environment made above, and only beside a torch without CUDA.
   "$venv/bin/python" - <<'PYTHON' || return 1
@@ -86,7 +87,7 @@ PYTHON
 pt_env() {
   [ "${PT_VENV:-}" = none ] && return 0
   local venv=${PT_VENV:-$pt_root/.venv} stamp
-  stamp=$(cat "$pt_root/pyproject.toml" "$pt_root/hpc/constraints.txt" "$pt_root/hpc/env.sh" | cksum; echo "$pt_root")
+  stamp=$(cat "$pt_root/pyproject.toml" "$pt_root/hpc/constraints.txt" "$pt_root/hpc/env.sh" | cksum; echo "$pt_root ${PT_EXTRAS:-test}")
   if [ "$(cat "$venv/.pt-stamp" 2>/dev/null)" != "$stamp" ]; then
     mkdir -p "$(dirname "$venv")"
     # nodes that start together make it once

@@ -8,6 +8,6 @@ ruff format --check .
 ruff check .
 mypy & # beside the tests, some of which wait
 types=$!
-# more workers than cores: those that test Slurm mostly wait
-python -m pytest -n $(($(nproc) < 4 ? $(nproc) + 3 : 7)) --dist worksteal "$@" || { failed=$?; wait "$types"; exit "$failed"; }
+# more workers than cores: those that test Slurm mostly wait; a file stays on one, which sets up once what its tests share
+python -m pytest -n $(($(nproc) < 6 ? $(nproc) + 2 : 8)) --dist loadfile --no-loadscope-reorder "$@" || { failed=$?; wait "$types"; exit "$failed"; }
 wait "$types"
