@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the same bits here as in the processes that tests start
 
+import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fakes import ROOT, TINY, Cluster, door
+from fakes import PATIENCE_S, ROOT, TINY, Cluster, door
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest begin first, so that none is left to a single worker at the end."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = 0 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 2
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.fixture
@@ -22,13 +32,34 @@ def run(tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder with a small corpus, its shards and a model, made once through the door; tests only read them."""
     folder = tmp_path_factory.mktemp("workshop")
+    if worker_id == "master":
+        return _furnish(folder)
+    shared = tmp_path_factory.getbasetemp().parent / "workshop"
+    with shared.with_suffix(".lock").open("w") as lock:  # the first worker makes it, the others take a copy
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            _furnish(folder).rename(shared)
+    shutil.copytree(shared, folder, dirs_exist_ok=True)
+    return folder
+
+
+def _furnish(folder: Path) -> Path:
     data = ["data=synthetic", "data.root=logs/synth/corpus"]
     assert door("synth", "num_artists=4", "tracks_per_artist=2", "duration_s=2", "run.name=corpus", cwd=folder) == 0
     assert door("preprocess", *data, "run.name=corpus", cwd=folder) == 0
     assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, cwd=folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small tables of listens, logs/synth/l, and their columns, logs/preprocess/l; tests only read them."""
+    folder = tmp_path_factory.mktemp("heard")
+    assert door("synth", "kind=listens", "num_rows=6000", "run.name=l", cwd=folder) == 0
+    assert door("preprocess", "data=kkbox", "data.root=logs/synth/l", "run.name=l", cwd=folder) == 0
     return folder
 
 
@@ -42,10 +73,14 @@ def cluster() -> Iterator[Cluster]:
     scripts = ROOT / "hpc" / "cluster"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "PT_"))}
     up = subprocess.run(
-        [scripts / "up", folder], env=environment | {"KILL_WAIT": "20"}, capture_output=True, text=True, timeout=120
+        [scripts / "up", folder],
+        env=environment | {"KILL_WAIT": "20"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert up.returncode == 0, up.stdout + up.stderr
     try:
         yield Cluster(folder)
     finally:
-        subprocess.run([scripts / "down", folder], env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run([scripts / "down", folder], env=environment, check=True, capture_output=True, timeout=PATIENCE_S)

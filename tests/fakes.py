@@ -21,19 +21,23 @@ import torch
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_S = 900  # what waits for other processes: a machine with much to do may take ten times as long as a free one
 REAL = ROOT.parent / "shared" / "data"
 # Real recordings have no licence to be redistributed: they lie beside the project where they may, as in CI, and nowhere else
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not on this machine")
 # CUDA's kernels can only be tried on a GPU: CI has none, and the same functions are tested on its CPU
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 TINY = [
+    "model=genre_cnn",
     "model.widths=[4,8]",
+    "augment=none",
     "task.crop_s=1",
     "train.batch=8",
     "split.train=0.5",
     "split.valid=0.25",
     "split.test=0.25",
 ]
+UNSIZED = [word for word in TINY if not word.startswith("train.batch")]  # what a study sets itself
 
 
 def tone(
@@ -226,7 +230,9 @@ def ptunes(
 ) -> subprocess.CompletedProcess[str]:
     """Run the door in a process of its own, under torchrun if `ranks` is given."""
     command, environment = launch(*words, ranks=ranks)
-    done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -240,7 +246,7 @@ def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_until(holds: Callable[[], object], timeout_s: float = 150.0, what: str = "") -> None:
+def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "") -> None:
     """Look again and again until something holds."""
     until = time.monotonic() + timeout_s
     while not holds():
@@ -280,7 +286,12 @@ class Cluster:
     ) -> str:
         """What a command prints, run as by a user of the cluster; its errors too where `check` is off."""
         done = subprocess.run(
-            words, cwd=cwd, env={**self.environment, **(variables or {})}, capture_output=True, text=True, timeout=120
+            words,
+            cwd=cwd,
+            env={**self.environment, **(variables or {})},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout + ("" if check else done.stderr)
@@ -298,8 +309,8 @@ class Cluster:
         """A job's state."""
         return self.facts(job).partition("JobState=")[2].split()[0]
 
-    def wait(self, job: str, state: str = "COMPLETED", timeout_s: float = 200.0) -> None:
+    def wait(self, job: str, state: str = "COMPLETED") -> None:
         """Until a job is in a state; fails at once where it has ended in another."""
         final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-        wait_until(lambda: self.state(job) in final | {state}, timeout_s, f"{state}: {self.facts(job)}")
+        wait_until(lambda: self.state(job) in final | {state}, what=f"{state}: {self.facts(job)}")
         assert self.state(job) == state, self.facts(job)

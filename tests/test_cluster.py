@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fakes import ROOT, Cluster, wait_until
+from fakes import PATIENCE_S, ROOT, Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
 Start = Callable[..., Cluster]
@@ -24,7 +24,7 @@ Start = Callable[..., Cluster]
 def script(name: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "PT_"))}
     command = [shutil.which("bash") or "bash", str(ROOT / "hpc" / "cluster" / name), *words]
-    return subprocess.run(command, env=kept | variables, capture_output=True, text=True, timeout=90)
+    return subprocess.run(command, env=kept | variables, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_up_and_down(start: Start) -> None:
     assert sorted(cluster.ask("srun", "-N4", "bash", "-c", "echo $SLURMD_NODENAME").split()) == ["n1", "n2", "n3", "n4"]
     # a process that has left its job's session is killed too; one outside of the jobs is not
     cluster.wait(sbatch(cluster, "setsid sleep 1000 & sleep 1000"), "RUNNING")
-    wait_until(lambda: Counter(processes(cluster).values())["sleep"] == 2, 30, "both sleep")
+    wait_until(lambda: Counter(processes(cluster).values())["sleep"] == 2, what="both sleep")
     other = subprocess.Popen(["sleep", "100"], env=cluster.environment)
     assert script("down", SLURM_CONF=str(cluster.folder / "slurm.conf")).returncode == 0
     assert not cluster.folder.exists()
@@ -115,7 +115,7 @@ def test_jobs_on_one_node_have_gpus_of_their_own(start: Start, tmp_path: Path) -
     outputs = [tmp_path / "a", tmp_path / "b"]
     for output in outputs:
         sbatch(cluster, "echo $CUDA_VISIBLE_DEVICES; sleep 1000", "--gres=gpu:2", f"--output={output}")
-    wait_until(lambda: all(output.exists() and output.read_text().endswith("\n") for output in outputs), 20)
+    wait_until(lambda: all(output.exists() and output.read_text().endswith("\n") for output in outputs))
     assert sorted(output.read_text().strip() for output in outputs) == ["0,1", "2,3"]
 
 
@@ -127,7 +127,7 @@ def test_urgent_jobs_requeue_others_or_cancel_them(start: Start) -> None:
         cluster.wait(job, "RUNNING")
     cluster.ask("srun", "--partition=urgent", "--exclusive", "-N4", "true")
     assert cluster.state(cancelled) == "PREEMPTED"
-    wait_until(lambda: cluster.state(requeued) == "RUNNING", 30, "it runs again")
+    wait_until(lambda: cluster.state(requeued) == "RUNNING", what="it runs again")
     assert " Restarts=1 " in cluster.facts(requeued)
 
 
@@ -141,14 +141,14 @@ def test_a_lost_node_loses_its_jobs_to_others(start: Start) -> None:
     (other,) = {"n1", "n2"} - {lost}
     unharmed = sbatch(cluster, "sleep 1000", f"--nodelist={other}")
     cluster.wait(unharmed, "RUNNING")
-    wait_until(lambda: Counter(processes(cluster, lost).values())["sleep"] == 2, 30, "both sleep")
-    wait_until(lambda: "sleep" in processes(cluster, other).values(), 30, "the other one sleeps")
+    wait_until(lambda: Counter(processes(cluster, lost).values())["sleep"] == 2, what="both sleep")
+    wait_until(lambda: "sleep" in processes(cluster, other).values(), what="the other one sleeps")
     before = processes(cluster, other)
     assert script("kill-node", lost, folder).returncode == 0
     assert processes(cluster, lost) == {}
     assert processes(cluster, other) == before
-    wait_until(lambda: node_state(cluster, lost) == "down*", 60, "Slurm notices by itself")
-    wait_until(lambda: cluster.state(moved) == "RUNNING", 30, "its job runs elsewhere")
+    wait_until(lambda: node_state(cluster, lost) == "down*", what="Slurm notices by itself")
+    wait_until(lambda: cluster.state(moved) == "RUNNING", what="its job runs elsewhere")
     assert node_of(cluster, moved) == other
     assert " Restarts=0 " in cluster.facts(unharmed)
     assert script("restore-node", lost, folder).returncode == 0
@@ -177,7 +177,7 @@ def test_accounting(start: Start) -> None:
     assert len(ports(cluster)) == 3  # of slurmdbd, slurmctld and slurmd: none of MariaDB's
     job = sbatch(cluster, "exit 3", "--gres=gpu:1")
     facts = ("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}")
-    wait_until(lambda: "FAILED" in cluster.ask(*facts, "--format=state"), 30, "slurmdbd has the job's end")
+    wait_until(lambda: "FAILED" in cluster.ask(*facts, "--format=state"), what="slurmdbd has the job's end")
     assert "3:0|billing=1,cpu=1,gres/gpu=1," in cluster.ask(*facts, "--format=exitcode,alloctres")
 
 

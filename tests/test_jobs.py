@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import TINY, corpus_of, door, ptunes, start, tone, write_audio, write_bad, write_tree
+from fakes import PATIENCE_S, TINY, corpus_of, door, ptunes, start, tone, write_audio, write_bad, write_tree
 
 Door = Callable[..., int]
 
@@ -128,7 +128,7 @@ def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, number)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(folder.glob(".partial-*"))

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
-from fakes import ROOT, TINY, Cluster, wait_until
+from fakes import PATIENCE_S, ROOT, TINY, Cluster, wait_until
 
 from parallel_tunes import verification
 from parallel_tunes.parallel import slurm
@@ -21,7 +22,7 @@ from parallel_tunes.train.checkpoint import steps_in
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 DATA = ["data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus"]
 TRAIN = ["task=genre", *DATA, *TINY, "train.precision=fp32", "train.patience=1000", "train.checkpoint_every=3"]
-FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2", "--time=10")
+FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2", "--time=30")
 
 
 def train(
@@ -49,7 +50,7 @@ def output(workshop: Path, job: str, name: str = "train") -> str:
 
 
 def wait_for_rows(cluster: Cluster, job: str, folder: Path, num: int) -> None:
-    wait_until(lambda: len(rows(folder)) >= num, 200, f"{num} epochs of job {job}: {cluster.facts(job)}")
+    wait_until(lambda: len(rows(folder)) >= num, what=f"{num} epochs of job {job}: {cluster.facts(job)}")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     for process in waiting:
         process.resume()
     wait_until(lambda: "Restarts=2" in cluster.facts(job), what="queued again after USR1")
-    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=30")
     cluster.wait(job)
     assert_same(folder, undisturbed)
     causes = read(folder)["restarts"]["causes"]
@@ -180,7 +181,7 @@ def test_scancel_checkpoints_and_another_world_size_goes_on(
     cluster.wait(job, "CANCELLED")
     assert read(folder)["status"] == "preempted"
     assert read(folder)["restarts"]["starts"][0]["cause"] == "SIGTERM, cancelled"
-    cluster.wait(train(cluster, workshop, "fewer", options=("--nodes=1", "--gpus-per-node=2", "--time=10")))
+    cluster.wait(train(cluster, workshop, "fewer", options=("--nodes=1", "--gpus-per-node=2", "--time=30")))
     report = read(folder)
     assert report["world_size"] == 2
     assert cluster.state(job) == "CANCELLED"
@@ -204,9 +205,10 @@ def test_verify_on_the_cluster_kills_a_rank_in_the_middle_of_a_checkpoint(cluste
 
 
 def test_two_jobs_on_one_node_do_not_collide(cluster: Cluster, workshop: Path) -> None:
-    options = ("--nodes=1", "--nodelist=n1", "--gpus-per-node=2", "--time=10")
+    options = ("--nodes=1", "--nodelist=n1", "--gpus-per-node=2", "--time=30")
     names = ("it's (one) $HOME", "two = zwei")  # whatever a name holds goes through the shell as it is
-    jobs = [train(cluster, workshop, name, options=options, epochs=3) for name in names]
+    jobs = [train(cluster, workshop, name, options=(*options, "--hold"), epochs=3) for name in names]
+    cluster.ask("scontrol", "release", ",".join(jobs))
     for job in jobs:
         cluster.wait(job)
     reports = [read(workshop / "logs/train" / name) for name in names]
@@ -247,7 +249,7 @@ def test_a_full_disk_ends_the_job_in_one_line_and_the_last_checkpoint_stays_good
     cluster: Cluster, workshop: Path
 ) -> None:
     """The kernel's limit on file sizes stands in for a full disk: writing beyond it fails in the same way."""
-    job = train(cluster, workshop, "full-disk", options=("--nodes=1", "--gpus-per-node=2", "--time=10"), epochs=200)
+    job = train(cluster, workshop, "full-disk", options=("--nodes=1", "--gpus-per-node=2", "--time=30"), epochs=200)
     folder = workshop / "logs/train/full-disk"
     wait_for_rows(cluster, job, folder, 2)
     running = ranks(cluster, job)
@@ -313,3 +315,22 @@ def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(clu
     wait_until(lambda: (folders["array"] / "report.json").exists(), what="the report of the whole")
     nodes = {start["nodes"] for start in read_starts(folders["engines"])}
     assert all("-" in node or "," in node for node in nodes)  # two of them
+
+
+def test_a_service_says_how_to_reach_it_and_ends_when_its_time_is_up(cluster: Cluster, workshop: Path) -> None:
+    words = ("model=logs/train/tiny/model", "serve.port=0", "run.name=served")
+    job = cluster.sbatch("serve", *words, options=("--time=30",), cwd=workshop)
+    log = workshop / f"logs/slurm/serve-{job}.out"
+    wait_until(lambda: log.exists() and "then open" in log.read_text(), what=f"the server is up: {cluster.facts(job)}")
+    said = log.read_text()
+    url = next(line.split()[-1] for line in said.splitlines() if line.startswith("serving on "))
+    port = url.rpartition(":")[2]
+    assert f"\ntunnel: ssh -N -L {port}:127.0.0.1:{port} -J " in said
+    data = next((workshop / "logs/synth/corpus").rglob("*.wav")).read_bytes()
+    answer = httpx.post(f"{url}/v1/genre", files={"file": data}, timeout=PATIENCE_S, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    cluster.ask("scancel", "--signal=USR1", "--batch", job)  # as Slurm does a minute before the end
+    cluster.wait(job)
+    report = read(workshop / "logs/serve/served")
+    assert (report["status"], report["stopped_by"]) == ("complete", "SIGUSR1")
+    assert report["metrics"]["endpoints"]["/v1/genre"]["statuses"] == {"200": 1}

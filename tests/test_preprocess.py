@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import launch, ptunes, tone, write_audio, write_tree
+from fakes import PATIENCE_S, launch, ptunes, tone, write_audio, write_tree
 
 from parallel_tunes import files
 from parallel_tunes.audio import front_end
@@ -137,7 +137,7 @@ def test_a_disk_that_fills_is_one_line_and_the_job_goes_on_once_there_is_room(tm
         command, environment = launch(*words, f"run.dir={disk}/a")
         limit = None if mounted else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (90000, 90000))
         full = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, preexec_fn=limit
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, preexec_fn=limit
         )
         assert full.returncode == 2, full.stdout + full.stderr
         assert full.stderr.count("what is finished stays, the same command goes on from there") == 1

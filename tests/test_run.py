@@ -9,7 +9,7 @@ import pytest
 
 from parallel_tunes import names, schema
 from parallel_tunes import run as runs
-from parallel_tunes.config import SynthJob
+from parallel_tunes.config_synth import SynthJob
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, read_defaults
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import TINY, Cluster, wait_until
+from fakes import UNSIZED, Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 # [1,2,4] × [8,16] × 3 launches were tried when this was written, with PT_SOAK=2
 GPUS, BATCHES, LAUNCHES = ("[1,2,4]", "[8,16]", 3) if int(os.environ.get("PT_SOAK", "1")) > 1 else ("[1,2]", "[8]", 1)
 WORDS = [
-    "scaling", "data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus", *TINY[:2], *TINY[3:],
+    "scaling", "data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus", *UNSIZED,
     f"scaling.gpus={GPUS}", f"scaling.batch={BATCHES}", f"scaling.launches={LAUNCHES}", "scaling.windows=2",
     "scaling.window_s=0.05", "scaling.ddp_baseline=false", "scaling.launcher=slurm", "resources.gpus_per_node=2",
     "resources.cpus_per_task=1", "run.name=queued",
@@ -48,11 +48,9 @@ def test_a_study_as_job_arrays(cluster: Cluster, workshop: Path) -> None:
     assert report["status"] == "preempted"
     assert len(arrays) == GPUS.count(",") + 1
     killed = f"{arrays[-1]}_0"  # of the most GPUs
-    wait_until(
-        lambda: cluster.ask("squeue", "--noheader", "--states=R", f"--jobs={killed}", check=False).strip() != "", 250
-    )
+    wait_until(lambda: cluster.ask("squeue", "--noheader", "--states=R", f"--jobs={killed}", check=False).strip() != "")
     cluster.ask("scancel", "--signal=KILL", "--full", killed)
-    cluster.wait(last, timeout_s=280)
+    cluster.wait(last)
     report = read(folder)
     assert report["status"] == "complete"
     assert len(report["metrics"]["missing"]) == 1
@@ -60,7 +58,7 @@ def test_a_study_as_job_arrays(cluster: Cluster, workshop: Path) -> None:
     assert ask(cluster, workshop).count("1 launches are with Slurm") == 1
     *arrays, last = jobs_of(folder)
     assert len(arrays) == 1
-    cluster.wait(last, timeout_s=280)
+    cluster.wait(last)
     after = launches(folder)
     assert {name: after[name] for name in done} == done
     assert len(after) == len(done) + 1

@@ -12,7 +12,7 @@ import torch
 from parallel_tunes.benchmark import machine
 from parallel_tunes.benchmark.measure import Repetition, measure, measure_once, summarise
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
-from parallel_tunes.config import RunConfig
+from parallel_tunes.config_run import RunConfig
 from parallel_tunes.run import Run
 
 

@@ -116,7 +116,10 @@ def test_a_run_without_its_report_goes_on_from_its_rows(quick: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["suite=preproces"], "suite=preproces: expected one of preprocess, train, threads (did you mean preprocess?)"),
+        (
+            ["suite=preproces"],
+            "suite=preproces: expected one of preprocess, train, threads, svm, tables, serve (did you mean preprocess?)",
+        ),
         (["benchmark.repetitions=0"], "benchmark.repetitions=0: expected a whole number of at least 1"),
         (["benchmark.engines=[]"], "benchmark.engines=[]: expected a list"),
         (["benchmark.engines=[0]"], "benchmark.engines=0: expected a whole number from 1"),

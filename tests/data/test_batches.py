@@ -13,6 +13,7 @@ from scipy.stats import kstest
 from parallel_tunes.data.batches import Batches, draw_uniform, fit_length, make_ahead, share, window_starts
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(0, 5), st.integers(1, 7))
 def test_an_epoch_holds_every_sample_once_on_any_world_size(num: int, batch: int, epoch: int, world_size: int) -> None:
     samples = np.arange(num, dtype=np.int64) * 3

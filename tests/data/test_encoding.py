@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import start
+from fakes import PATIENCE_S, start
 
 from parallel_tunes.audio.decode import decode
-from parallel_tunes.config import SynthJob
+from parallel_tunes.config_synth import SynthJob
 from parallel_tunes.data import encoding, synthetic
 from parallel_tunes.data.index import EXTENSIONS
 from parallel_tunes.schema import UserError, keys_of
@@ -203,7 +203,7 @@ def test_an_interrupt_while_a_track_is_encoded_leaves_no_half_file(tmp_path: Pat
         time.sleep(0.005)
     time.sleep(0.5)  # Opus takes most of the time that a track needs
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob(".partial-*"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_tunes import schema
-from parallel_tunes.config import SplitConfig
+from parallel_tunes.config_run import SplitConfig
 from parallel_tunes.data import splits
 from parallel_tunes.schema import UserError
 
@@ -142,3 +142,25 @@ def test_lists_that_overlap_or_leave_nothing(tmp_path: Path) -> None:
     tracks["split"] = ["train", "tset"]
     with pytest.raises(UserError, match="'tset'"):
         draw(tracks, kind="lists")
+
+
+def test_lists_with_folders_name_the_rows_of_a_table_without(tmp_path: Path) -> None:
+    paths = {"path": ["a.wav", "b.wav", "c.wav"], "hash": list("abc")}
+    tracks = pd.DataFrame({**paths, "label": "x", "group": None, "split": None})
+    (tmp_path / "train.txt").write_text("blues/a.wav\nblues/c.wav\n")
+    (tmp_path / "test.txt").write_text("rock/b.wav\n")
+    rows = draw(tracks, kind="lists", train_list=tmp_path / "train.txt", test_list=tmp_path / "test.txt").rows
+    assert [list(rows[name]) for name in ("train", "valid", "test")] == [[0, 2], [], [1]]
+
+
+def test_a_lot_and_the_years_deal_by_shares() -> None:
+    tracks = table(["x"] * 500).assign(year=np.repeat(np.arange(1970, 1990), 25))
+    lot, again = (draw(tracks, kind="random").rows for _ in range(2))
+    assert [len(lot[name]) for name in ("train", "valid", "test")] == [350, 50, 100]
+    assert all(np.array_equal(lot[name], again[name]) for name in lot)
+    assert not np.array_equal(lot["test"], draw(tracks, kind="random", seed=1).rows["test"])
+    timed = draw(tracks, kind="time").rows
+    assert list(timed["test"]) == list(range(400, 500))
+    assert tracks["year"][timed["train"]].max() < tracks["year"][timed["valid"]].min()
+    with pytest.raises(UserError, match="years of release are not known"):
+        draw(tracks.drop(columns="year"), kind="time")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from fakes import ROOT, launch
+from fakes import PATIENCE_S, ROOT, launch
 from torch import Tensor, nn
 
 from parallel_tunes.config_train import TrainConfig
@@ -155,7 +155,9 @@ def run_world(ranks: int, folder: Path) -> list[dict[str, Any]]:
     path = f"{ROOT}:{ROOT / 'tests'}"
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     words = [sys.executable, *torchrun, __file__, str(folder)]
-    done = subprocess.run(words, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        words, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]

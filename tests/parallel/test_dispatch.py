@@ -15,7 +15,7 @@ from pathlib import Path
 import deadly
 import psutil
 import pytest
-from fakes import ptunes, start, tone, wait_until, write_audio, write_tree
+from fakes import PATIENCE_S, ptunes, start, tone, wait_until, write_audio, write_tree
 from test_engines import tasks
 
 from parallel_tunes import shard_work
@@ -80,13 +80,13 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
         run = (*words, f"run.name={number}", "parallel.engines=2")
         job = start("preprocess", *run, cwd=tmp_path)
         first = psutil.Process(job.pid)
-        wait_until(partial(has_engines, first), 30, "two engines")
+        wait_until(partial(has_engines, first), what="two engines")
         family = children(first)
         time.sleep(rng.uniform(0, 3))
         with contextlib.suppress(psutil.NoSuchProcess):  # it was quicker
             (first if victim == "job" else rng.choice(family[victim] or [first])).send_signal(signal.SIGKILL)
-        said = job.communicate(timeout=60)[0]
-        wait_until(partial(has_ended, tmp_path), 20, "all have ended")
+        said = job.communicate(timeout=PATIENCE_S)[0]
+        wait_until(partial(has_ended, tmp_path), what="all have ended")
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
         assert job.returncode in ((0,) if victim == "engine" else (0, 2, -signal.SIGKILL)), said
         assert "Traceback" not in said

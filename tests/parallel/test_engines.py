@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fakes import write_bad, write_tree
+from fakes import PATIENCE_S, write_bad, write_tree
 
 from parallel_tunes import preprocess, schema, shard_work
 from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
@@ -80,7 +80,7 @@ def test_an_error_on_an_engine_reaches_the_caller_and_stops_the_engines(tmp_path
 def test_connections_are_private_and_on_loopback() -> None:
     """Files that hold addresses and keys are this user's alone; controller and engines listen on loopback only."""
     with start_cluster(Engines(1)) as cluster:
-        cluster.client.wait_for_engines(1, timeout=60)
+        cluster.client.wait_for_engines(1, timeout=PATIENCE_S)
         keys = [path for path in cluster.folder.rglob("*") if path.is_file() and '"key"' in path.read_text()]
         assert len(keys) == 2
         assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}

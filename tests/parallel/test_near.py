@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 import pytest
 import torch
-from fakes import ROOT, launch
+from fakes import PATIENCE_S, ROOT, launch
 
 from parallel_tunes.parallel import near
 from parallel_tunes.parallel.near import LINE, MOST, NearSum, meet
@@ -43,7 +43,7 @@ def begin(folder: Path, num_ranks: int, rounds: int, timeout_s: float = 60) -> l
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_sums_are_right_whoever_comes_last(num_ranks: int, tmp_path: Path) -> None:
     for rank in begin(tmp_path, num_ranks, rounds=1500):
-        said, _ = rank.communicate(timeout=120)
+        said, _ = rank.communicate(timeout=PATIENCE_S)
         assert rank.returncode == 0
         assert not said
 
@@ -57,7 +57,7 @@ def test_a_dead_rank_is_noticed_at_once_and_one_that_is_stopped_after_the_timeou
         time.sleep(1)
         other.send_signal(number)
         began = time.monotonic()
-        said, _ = one.communicate(timeout=30)
+        said, _ = one.communicate(timeout=PATIENCE_S)
         other.kill()
         other.communicate()
         assert words in said
@@ -122,5 +122,5 @@ mesh.stop()
 """
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, env=launch()[1], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=launch()[1], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout.splitlines() == ["True 4.0 2 [True, False]"] * 2, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fakes import TINY, corpus_of, launch, wait_until
+from fakes import PATIENCE_S, TINY, corpus_of, launch, wait_until
 from signing import read_world
 
 from parallel_tunes.parallel import signs
@@ -46,7 +46,7 @@ class World:
             self.tell(rank, json.dumps([(address, dataclasses.asdict(place)) for address, place in world]))
         self.places = [dataclasses.replace(place, parent=os.getppid() if is_near else -1) for _, place in world]
         self.signs.begin([(address, place) for (address, _), place in zip(world, self.places, strict=True)])
-        wait_until(lambda: len(self.signs._heard) == num_ranks - 1, 30, "a sign of each")
+        wait_until(lambda: len(self.signs._heard) == num_ranks - 1, what="a sign of each")
 
     def close(self) -> None:
         self.signs.end()
@@ -141,7 +141,7 @@ def test_a_stopped_rank_ends_the_run_and_is_named(num_ranks: int, victim: int, w
         ranks = {int(child.environ()["RANK"]): child for child in process.children()}
         ranks[victim].suspend()
         began = time.monotonic()
-        _, errors = process.communicate(timeout=50)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert 4 < time.monotonic() - began < 30  # torchrun alone would take its half minute to kill what is stopped
     finally:
         left = [rank for rank in [process, *ranks.values()] if rank.is_running()]

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import PATIENCE_S
 
 from parallel_tunes.parallel import batch, partitions, slurm
 from parallel_tunes.parallel.slurm import Allocation
@@ -96,3 +100,28 @@ def test_a_command_that_is_missing_or_refuses_is_one_line(monkeypatch: pytest.Mo
         slurm.ask("false")
     with pytest.raises(UserError, match="not on PATH"):
         slurm.ask("no-such-command-of-slurm")
+
+
+def test_a_job_outlives_usr1_from_its_first_moment_to_its_last() -> None:
+    """Slurm's USR1 is passed on again and again: before the job listens, and while it ends, it must not kill it."""
+    job = """
+import os, signal
+from parallel_tunes.run import Stop
+from parallel_tunes.session import heed_signals
+def tell():
+    os.kill(os.getpid(), signal.SIGUSR1)
+tell()
+stop = Stop()
+with heed_signals(stop, finishes_step=True):
+    tell()
+    print(stop.signal_name)
+tell()
+print("the end")
+"""
+
+    def start(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*words, sys.executable, "-c", job]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+    assert start(*batch.DEAF).stdout.splitlines() == ["SIGUSR1", "the end"]
+    assert start().returncode == -signal.SIGUSR1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_a_worker_answers_and_ends_with_all_its_processes(tmp_path: Path, monkey
     finally:
         worker.close()
     assert not psutil.pid_exists(answer["child"])
+    assert worker.exit_code == -signal.SIGKILL  # not lost to psutil, which could have waited for it
     worker.close()
 
 

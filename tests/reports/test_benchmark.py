@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.image
 import pytest
 
-from parallel_tunes.config import RunConfig
+from parallel_tunes.config_run import RunConfig
 from parallel_tunes.reports.benchmark import draw_bars, figures, render, to_lines, write
 from parallel_tunes.run import Run
 

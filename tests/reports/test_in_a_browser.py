@@ -10,9 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fakes import corpus_of, door
 from metrics_of import make_comparison, make_rows, make_study, measured_cell
+from tracks_of import make_report
 
-from parallel_tunes.config import RunConfig
+from parallel_tunes.config_run import RunConfig
+from parallel_tunes.reports import popularity
 from parallel_tunes.reports.scaling.comparison import write_comparison
 from parallel_tunes.reports.scaling.study import write
 from parallel_tunes.run import Run
@@ -56,7 +59,7 @@ def measure(folder: Path, pages: dict[str, Path]) -> dict[tuple[str, int], dict[
         "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files", "--dump-dom",
         (folder / "gauge.html").as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=True)
     title = html.unescape(done.stdout.partition("<title>")[2].partition("</title>")[0])
     return {(row["page"], row["inner"]): row for row in json.loads(title)}
 
@@ -67,7 +70,7 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def test_reports_fit_a_phone_and_a_laptop(tmp_path: Path) -> None:
+def test_reports_fit_a_phone_and_a_laptop(tmp_path: Path, workshop: Path) -> None:
     """Wide tables and figures scroll in boxes of their own; the page does not, whatever the names are."""
     study = make_study("strong", (1, 2, 4), (64, 128, 256))
     metrics = study["metrics"]
@@ -81,10 +84,14 @@ def test_reports_fit_a_phone_and_a_laptop(tmp_path: Path) -> None:
     comparison = make_comparison()
     comparison["metrics"] |= {"a": "a" * 90, "only_in_b": ["b" * 90]}
     write_comparison(open_run(tmp_path / "comparison"), comparison)
+    for target in ("binary", "genre"):
+        popularity.write(open_run(tmp_path / target), make_report(target))
     (tmp_path / "wide.html").write_text("<!doctype html><p style='width:2000px'>wider than any")
-    pages = {name: tmp_path / name / "report.html" for name in ("study", "comparison")}
+    pages = {name: tmp_path / name / "report.html" for name in ("study", "comparison", "binary", "genre")}
+    assert door("explore", *corpus_of(workshop), "run.name=wide", cwd=workshop) == 0
+    pages |= {"explore": workshop / "logs/explore/wide/report.html", "train": workshop / "logs/train/tiny/report.html"}
     found = measure(tmp_path, pages | {"wide": tmp_path / "wide.html"})
-    assert len(found) == 6
+    assert len(found) == 14
     for width in WIDTHS:
         assert found["wide", width]["scroll"] > width, "the gauge does not see what is too wide"
         for name in pages:

@@ -11,7 +11,7 @@ import matplotlib.image
 import pytest
 from metrics_of import NASTY, Facts, make_comparison, make_rows, make_study, texts
 
-from parallel_tunes.config import RunConfig
+from parallel_tunes.config_run import RunConfig
 from parallel_tunes.reports.scaling.comparison import draw_ratios, write_comparison
 from parallel_tunes.reports.scaling.formats import to_csv
 from parallel_tunes.reports.scaling.speed import draw_speedup

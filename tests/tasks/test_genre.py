@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from fakes import TINY, corpus_of, door, launch, ptunes
+from fakes import PATIENCE_S, TINY, corpus_of, door, launch, ptunes
 from safetensors.torch import load_file
 
 from parallel_tunes.data.batches import draw_uniform
@@ -135,7 +135,7 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
         return [
             "train",
             *corpus_of(workshop),
-            *TINY[1:],
+            *TINY[2:],
             "train.num_epochs=3",
             "train.checkpoint_every=2",
             f"run.name={name}-4",
@@ -154,7 +154,7 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
     process.kill()
     for worker in workers:
         worker.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert not (folder / "model").exists()
     ptunes(*words("killed"), cwd=workshop, ranks=4)
     whole = workshop / "logs/train/whole-4"
@@ -176,7 +176,7 @@ def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
         "data.shards=logs/preprocess/one",
         "split=lists",
         "run.name=crowded",
-        *TINY[:3],
+        *TINY[:5],
     ]
     done = ptunes(*words, cwd=workshop, ranks=3, check=False)
     assert done.returncode != 0
@@ -201,3 +201,28 @@ def test_other_data_or_features_than_the_models_are_refused(
     assert run("preprocess", f"data.root={some}", "features.num_mels=64", "run.name=c") == 0
     assert run(*words, "evaluate.split=all", "data.shards=logs/preprocess/c", "run.name=d") == 2
     assert "features.num_mels is 64 there, 128 here" in capsys.readouterr().err
+
+
+def test_augmentation_is_shown_and_said(workshop: Path) -> None:
+    """Every one that is on has its picture and its name; the model's cost is said."""
+    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=1", "run.name=shown"]
+    assert (
+        door(
+            *words,
+            "augment=default",
+            "augment.time_shift=0.5",
+            "augment.without=gain",
+            "augment.gain_db=3",
+            cwd=workshop,
+        )
+        == 0
+    )
+    folder = workshop / "logs/train/shown"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["augmentation"] == ["mixup", "masks", "eq", "shift", "stretch", "pitch"]
+    assert report["num_multiply_adds"] == 128 * 43 * 9 * 4 + 64 * 22 * 9 * 4 * 8 + 16 * 10
+    assert (folder / "augmentation.png").stat().st_size > 10_000
+    assert "Augmented by mixup, masks, eq, shift" in (folder / "report.html").read_text()
+    plain = json.loads((workshop / "logs/train/tiny/report.json").read_text())
+    assert plain["augmentation"] == []
+    assert not (workshop / "logs/train/tiny/augmentation.png").exists()

@@ -28,7 +28,7 @@ from parallel_tunes.schema import UserError, build, defaults
 from parallel_tunes.shard_work import read_levels
 from parallel_tunes.tasks.crops import CropSource
 from parallel_tunes.tasks.resident import Resident
-from parallel_tunes.train.gradient import Frozen
+from parallel_tunes.train.frozen import Frozen
 from parallel_tunes.train.learner import Inputs, Waveforms
 
 WINDOW = 60  # frames

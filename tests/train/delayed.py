@@ -1,6 +1,6 @@
 """torchrun … delayed.py FOLDER: the workshop's training, plain, timed, and timed with a slower all-reduce of gradients."""
 
-# no postponed annotations: DDP looks at those of a hook
+from __future__ import annotations
 
 import sys
 import time
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 
 from parallel_tunes import session
 from parallel_tunes.config import TrainJob
@@ -26,12 +27,13 @@ class SlowMesh(Mesh):
     delay_s = 0.0
 
     def data_parallel(self, model: torch.nn.Module, *, is_static: bool = True) -> torch.nn.Module:
-        parallel: Any = super().data_parallel(model, is_static=is_static)
-        parallel.register_comm_hook(None, self.reduce)
-        return parallel  # type: ignore[no-any-return]  # it is DistributedDataParallel
+        parallel = super().data_parallel(model, is_static=is_static)
+        assert isinstance(parallel, DistributedDataParallel)
+        # a lambda, since DDP looks at a hook's annotations, and torch's stubs leave out the class it wants to see there
+        parallel.register_comm_hook(None, lambda state, bucket: self.reduce(bucket))
+        return parallel
 
-    def reduce(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]  # torch's stubs leave it out
-        del state
+    def reduce(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         if bucket.is_last():
             time.sleep(self.delay_s)
         work = dist.all_reduce(bucket.buffer().div_(self.world_size), async_op=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from parallel_tunes.train import metrics
 
@@ -65,3 +65,13 @@ def test_all_right_is_no_certainty() -> None:
     assert "Wilson" in method
     assert metrics.interval_of_mean(np.ones(20), np.repeat(np.arange(4), 5))[0][0] < low
     assert metrics.interval_of_mean(np.zeros(20), None)[0][1] == pytest.approx(1 - low)
+
+
+@pytest.mark.parametrize("num_levels", [2, 7, 10**6])
+def test_the_area_under_the_curve_is_that_of_scikit_learn(num_levels: int) -> None:
+    rng = np.random.default_rng(num_levels)
+    scores, targets = rng.integers(0, num_levels, 500) / num_levels, rng.integers(0, 2, 500)
+    assert metrics.roc_auc(scores, targets) == pytest.approx(roc_auc_score(targets, scores), abs=1e-12)
+    found = metrics.score(np.column_stack([1 - scores, scores]), targets)
+    assert found["auc"] == metrics.roc_auc(scores, targets)
+    assert "auc" not in metrics.score(np.column_stack([1 - scores, scores]), np.ones(500, np.int64))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import ROOT, TINY, corpus_of, door, launch, ptunes, without_times
+from fakes import PATIENCE_S, ROOT, TINY, corpus_of, door, launch, ptunes, without_times
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._C._autograd import _profiler_enabled
@@ -231,7 +231,7 @@ def test_two_ranks_tell_what_their_all_reduces_take(workshop: Path, tmp_path: Pa
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     given = [sys.executable, *torchrun, __file__, str(tmp_path)]
     done = subprocess.run(
-        given, cwd=workshop, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+        given, cwd=workshop, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert learnt(tmp_path / "true") == learnt(tmp_path / "false")

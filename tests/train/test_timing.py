@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from delayed import DELAY_S
-from fakes import ROOT, TINY, corpus_of, door
+from fakes import PATIENCE_S, ROOT, TINY, corpus_of, door
 from safetensors.torch import load_file
 from torch import Tensor
 
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.train.learner import Batch, Learner
+from parallel_tunes.train.learner import Batch
 from parallel_tunes.train.noise import measure_noise
 
 
@@ -40,7 +40,7 @@ def delayed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", *ranks, str(ROOT / "tests/train/delayed.py"), str(folder)]
-    done = subprocess.run(command, cwd=workshop, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=workshop, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -163,7 +163,7 @@ def test_norms_of_gradients_over_few_samples_and_many() -> None:
         zeros = torch.zeros(num, dtype=torch.int64)
         return Batch(inputs, zeros, torch.ones(num), zeros, num, zeros)
 
-    learner: Learner = Slopes()  # type: ignore[assignment]  # the part that is asked for
+    learner = Slopes()
     found = measure_noise(learner, iter([draw(9) for _ in range(400)]), Mesh(), 300)
     assert found is not None
     assert len(found["small"]) == 300

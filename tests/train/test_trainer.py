@@ -5,13 +5,19 @@ import resource
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, corpus_of, door, launch, ptunes, without_times
+from fakes import PATIENCE_S, TINY, corpus_of, door, launch, ptunes, without_times
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+
+from parallel_tunes.__main__ import compose
+from parallel_tunes.train.trainer import Progress, note_loss
 
 WORDS = ["train", *TINY, "train.num_epochs=12", "train.checkpoint_every=2", "train.seeds=[3,4]"]
 
@@ -75,7 +81,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     process = start(workshop, name)
     wait_for_step(workshop / "logs/train" / name, step)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=PATIENCE_S)[0]
     if number == signal.SIGTERM:
         assert process.returncode == 0, said
         assert '"status": "preempted"' in (workshop / "logs/train" / name / "report.json").read_text()
@@ -97,7 +103,7 @@ def test_a_torn_newest_checkpoint_is_passed_over(
     process = start(workshop, name)
     wait_for_step(workshop / "logs/train" / name, 6)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     folder = workshop / "logs/train" / name / "checkpoints"
     newest = max(folder.glob("step-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     newest.write_bytes(newest.read_bytes()[:-1000])
@@ -185,6 +191,35 @@ def test_a_training_that_diverges_keeps_its_last_good_checkpoint(
     assert kept == 6
     assert door(*given, cwd=workshop) == 0
     assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "complete"
+
+
+DEFAULTS = compose("train", []).train
+
+
+@settings(deadline=None)
+@given(
+    losses=st.lists(st.floats(0.01, 2).map(lambda loss: round(loss, 2)), min_size=1, max_size=30),
+    patience=st.integers(0, 4), factor=st.sampled_from([0.1, 0.5]),
+)  # fmt: skip
+def test_the_plateau_is_that_of_pytorch(losses: list[float], patience: int, factor: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, factor=factor, eps=0)
+    cfg = replace(DEFAULTS, schedule="plateau", plateau_patience=patience, plateau_factor=factor)
+    progress = Progress()
+    for epoch, loss in enumerate(losses):
+        before = progress.lr_factor
+        lowered = note_loss(progress, cfg, loss, epoch)
+        theirs.step(loss)
+        assert progress.lr_factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        assert lowered == (progress.lr_factor < before)
+
+
+def test_patience_waits_for_a_gain_that_is_worth_it() -> None:
+    cfg, progress = replace(DEFAULTS, min_delta=0.1), Progress()
+    for epoch, loss in enumerate([1.0, 0.95, 0.92, 0.89, 0.85]):
+        assert not note_loss(progress, cfg, loss, epoch)
+        assert progress.goal_epoch == (0 if epoch < 3 else 3)
+    assert progress.lr_factor == 1.0
 
 
 def test_compiling_needs_a_compiler(

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from parallel_tunes.models.dropout import KeyedDropout
+from parallel_tunes.models.residual_cnn import ResidualCNN
+from parallel_tunes.models.texture import LEVELS, NUM_BANDS, RIDGE, ROOT, Texture, average
+
+NUM_PAIRS = NUM_BANDS * (2 * NUM_BANDS + 1)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_is_the_fourth_root_of_the_covariance() -> None:
+    """By numpy's eigenvalues, in float64, of a crop shorter than its covariance is wide."""
+    crops = noise(3, 1, 128, 40).cumsum(3) / 6
+    found = Texture()(crops)
+    for crop, values in zip(crops[:, 0].double().numpy(), found.numpy(), strict=True):
+        bands = crop.reshape(NUM_BANDS, -1, 40).mean(1)
+        both = np.concatenate([bands, np.diff(bands, prepend=bands[:, :1])])
+        spread = np.cov(both, bias=True) + RIDGE * np.eye(len(both))
+        sizes, directions = np.linalg.eigh(spread)
+        root = ROOT * directions * sizes**0.25 @ directions.T
+        wanted = (root * (np.sqrt(2) + (1 - np.sqrt(2)) * np.eye(len(root))))[np.triu_indices(len(root))]
+        np.testing.assert_allclose(values[:NUM_PAIRS], wanted, atol=8e-3)
+        np.testing.assert_allclose(
+            values[NUM_PAIRS:], LEVELS * np.concatenate([bands.mean(1), bands.max(1), bands.min(1)]), atol=1e-5
+        )
+        # the distance of two matrices is that of their rows of values
+        assert np.linalg.norm(values[:NUM_PAIRS]) == pytest.approx(np.linalg.norm(root), rel=1e-3)
+
+
+def test_an_equaliser_changes_means_alone() -> None:
+    crops = noise(2, 1, 64, 80)
+    plain, equalised = Texture()(crops), Texture()(crops + noise(1, 1, 64, 1, seed=1))
+    assert torch.allclose(plain[:, :NUM_PAIRS], equalised[:, :NUM_PAIRS], atol=1e-4)
+    assert not torch.allclose(plain[:, NUM_PAIRS:], equalised[:, NUM_PAIRS:], atol=0.01)
+
+
+@pytest.mark.parametrize(("num_mels", "num_frames"), [(128, 1), (40, 2), (20, 9), (229, 3)])
+def test_any_size_has_as_many_values(num_mels: int, num_frames: int) -> None:
+    found = Texture()(noise(2, 1, num_mels, num_frames))
+    assert found.shape == (2, Texture().num_values)
+    assert found.isfinite().all()
+    shares = average(num_mels, torch.empty(0, dtype=torch.float64))
+    assert torch.allclose(shares.sum(1), torch.ones(NUM_BANDS, dtype=torch.float64))
+    if num_mels >= NUM_BANDS:  # no band is left out, or counts more than others
+        assert torch.allclose(shares.sum(0), torch.full((num_mels,), NUM_BANDS / num_mels, dtype=torch.float64))
+
+
+def test_silence_has_values() -> None:
+    assert Texture()(torch.full((1, 1, 64, 30), -2.0)).isfinite().all()
+
+
+def test_the_network_answers_with_both() -> None:
+    """Each branch learns by itself, of what is there without masks; the answer is their mean."""
+    torch.manual_seed(0)
+    model = ResidualCNN(5, [8, 16], texture=True)
+    crops, masked = noise(3, 1, 64, 40), noise(3, 1, 64, 40, seed=1)
+    for layer in model.modules():
+        if isinstance(layer, KeyedDropout):
+            layer.share = 0
+    branches = model(masked, crops)
+    assert branches.shape == (3, 2, 5)
+    beside = model.eval().texture
+    assert beside is not None
+    together, own = model(crops), beside(crops)
+    assert torch.allclose(branches[:, 1], own, atol=1e-5)
+    model.texture = None
+    assert torch.allclose(together, torch.lerp(model(crops), own, 2 / 3), atol=1e-5)
