@@ -32,18 +32,26 @@ def run(tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder with a small corpus, its shards and a model, made once through the door; tests only read them."""
-    folder = tmp_path_factory.mktemp("workshop")
+def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder with a small corpus, its shards and a model, made once through the door."""
     if worker_id == "master":
-        return _furnish(folder)
-    shared = tmp_path_factory.getbasetemp().parent / "workshop"
-    with shared.with_suffix(".lock").open("w") as lock:  # the first worker makes it, the others take a copy
+        return _furnish(tmp_path_factory.mktemp("furnished"))
+    shared = tmp_path_factory.getbasetemp().parent / "furnished"
+    made = shared.with_suffix(".made")
+    with shared.with_suffix(".lock").open("w") as lock:  # the first worker makes it, where it stays: models name its path
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not shared.exists():
-            _furnish(folder).rename(shared)
-    shutil.copytree(shared, folder, dirs_exist_ok=True)
-    return folder
+        if not made.exists():
+            shared.mkdir(exist_ok=True)
+            _furnish(shared)
+            made.touch()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def workshop(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `furnished` for one file of tests: its runs meet no other file's of the same name."""
+    folder = tmp_path_factory.mktemp("workshop")
+    return shutil.copytree(furnished, folder, dirs_exist_ok=True)
 
 
 def _furnish(folder: Path) -> Path:

@@ -20,8 +20,9 @@ class Texture(nn.Module):
 
     A gain or an equaliser adds a constant to a band's levels in dB, which no covariance sees. Covariances live on a cone,
     not in a plane: their logarithm (Arsigny et al. 2006, log-Euclidean), or as here a small power of them, of which it is
-    the limit, straightens it for a linear layer. The roots are by the coupled Newton–Schulz iteration (Higham 2008,
-    eq. 6.35; Li et al. 2018 in networks): matrix products alone, the same wherever they run. Nothing here is learnt.
+    the limit, straightens it for a linear layer. On a CPU the root is by eigenvalues, five times as fast. On a GPU, in
+    graphs for other runtimes and compiled, it is by the coupled Newton–Schulz iteration (Higham 2008, eq. 6.35; Li et al.
+    2018 in networks): matrix products alone. Nothing here is learnt.
 
     Attributes:
         num_values: of a sample.
@@ -47,7 +48,8 @@ class Texture(nn.Module):
             both = both - both.mean(2, keepdim=True)
             size = both.shape[1]
             unit = torch.eye(size, dtype=both.dtype, device=both.device)
-            root = find_fourth_root(both @ both.transpose(1, 2) / both.shape[2] + RIDGE * unit, unit)
+            find_root = iterate_fourth_root if both.is_cuda or torch.compiler.is_compiling() else find_fourth_root
+            root = find_root(both @ both.transpose(1, 2) / both.shape[2] + RIDGE * unit, unit)
             # what stands twice in a symmetric matrix counts twice
             scaled = ROOT * root * (math.sqrt(2) + (1 - math.sqrt(2)) * unit)
             rows, columns = torch.triu_indices(size, size, device=both.device).unbind()
@@ -65,8 +67,14 @@ def average(num_mels: int, like: Tensor) -> Tensor:
     return (share / share.sum(1, keepdim=True)).to(like.dtype)
 
 
-def find_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:
-    """Of symmetric matrices (num, size, size), positive definite."""
+def find_fourth_root(matrices: Tensor, _: Tensor) -> Tensor:
+    """Of symmetric matrices (num, size, size), no eigenvalue of which is below RIDGE."""
+    sizes, directions = torch.linalg.eigh(matrices)
+    return directions * sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1) @ directions.transpose(1, 2)
+
+
+def iterate_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:
+    """The same, by products of matrices alone."""
     for rounds in ROUNDS:
         norm = matrices.square().sum((1, 2), keepdim=True).sqrt()
         root, inverse = matrices / norm, unit.expand_as(matrices)

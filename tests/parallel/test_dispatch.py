@@ -45,7 +45,8 @@ def test_a_file_that_kills_two_engines_is_left_out_and_listed(tmp_path: Path, mo
     assert "kills the engine" in failed[0].reason
     assert sum(told) == 13
     assert sum(len(shard.tracks) for shard in made) == 12
-    assert sum("an engine died" in line for line in said) == 2
+    # more where a machine at work gives an engine no time to be heard; what was lost with it is done again
+    assert sum("an engine died" in line for line in said) >= 2
 
 
 def children(process: psutil.Process) -> dict[str, list[psutil.Process]]:
