@@ -38,7 +38,9 @@ def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         return _furnish(tmp_path_factory.mktemp("furnished"))
     shared = tmp_path_factory.getbasetemp().parent / "furnished"
     made = shared.with_suffix(".made")
-    with shared.with_suffix(".lock").open("w") as lock:  # the first worker makes it, where it stays: models name its path
+    with shared.with_suffix(".lock").open(
+        "w"
+    ) as lock:  # the first worker makes it, where it stays: models name its path
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             shared.mkdir(exist_ok=True)
