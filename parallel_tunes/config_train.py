@@ -14,6 +14,11 @@ class TaskConfig:
         "length of a training crop and of an evaluation window, seconds; default 3, and a quarter of what pictures hold",
         low=0.05,
     )
+    window_s: float | None = key(
+        "model.texture: length of what its statistics are of, and of an evaluation window; networks see it in crops; "
+        "default crop_s, and of pictures, unless crop_s is given, all they hold",
+        low=0.05,
+    )
     overlap: float = key("overlap of neighbouring evaluation windows, as a share of the window", low=0, high=0.95)
     multi_label: bool = key(
         "a track may have several labels, a|b in the list or as the folder's name; each is found by itself"

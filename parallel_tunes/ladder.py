@@ -95,9 +95,9 @@ def cut(tracks: ShardSet, cfg: GenreLadderJob) -> Segments:
     """The tracks in segments, each as long as a training crop."""
     from parallel_tunes.audio import front_end
     from parallel_tunes.data.segments import Segments
-    from parallel_tunes.tasks.planning import window_frames
+    from parallel_tunes.tasks.planning import crop_frames
 
-    return Segments(tracks, window_frames(cfg.task, front_end.restore(tracks.manifest["features"])))
+    return Segments(tracks, crop_frames(cfg.task, front_end.restore(tracks.manifest["features"])))
 
 
 def find_obstacle(rung: Rung, job: TrainJob, tracks: ShardSet, segments: Segments) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from parallel_tunes.models.heads import make_head
 from parallel_tunes.models.norms import make_norm
 from parallel_tunes.models.texture import Texture
 
-NUM_HIDDEN = 128  # of the layer over textures
+EPSILON = 0.1  # AdamW's, of the layer over textures: with one so large it descends by gradients as they are, evenly over values
 SHARE = 2 / 3  # of the answer that is the textures': by folds of GTZAN's pictures they are the surer ones
 
 
@@ -28,16 +29,19 @@ class ResidualCNN(nn.Module):
         norm: `batch` normalisation, or `group` (Wu & He 2018), of each sample alone.
         dropout: share of the summary's values dropped while training.
         head: what makes the summary, `mean_max`, `attention` or `recurrent`.
-        texture: whether dense layers over `Texture` answer beside it.
+        texture: whether a linear layer over `Texture` answers beside it.
+        piece: frames that the network is given at a time: it answers for what is longer by the mean over such pieces, which
+            overlap by half; statistics are of the whole. By default all.
 
     Shapes:
-        input (batch, 1, num_mels, num_frames), standardised dB; output (batch, num_classes), logits. With `texture` a second
-        input, the same without masks; while training the output is (batch, 2, num_classes), each branch's own logits.
+        input (batch, 1, num_mels, num_frames), standardised dB; output (batch, num_classes), logits. With `texture`, while
+        training, a second input, what statistics are made of, and the output is (batch, 2, num_classes), each branch's own logits.
     """
 
     def __init__(
         self, num_classes: int, widths: Sequence[int], *,
         num_units: int = 1, norm: str = "batch", dropout: float = 0.0, head: str = "mean_max", texture: bool = False,
+        piece: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         layers: list[nn.Module] = [
@@ -53,32 +57,40 @@ class ResidualCNN(nn.Module):
         self.head = make_head(head, widths[-1])
         self.drop = KeyedDropout(dropout)
         self.classify = nn.Linear(self.head.num_values, num_classes)
-        self.texture: Beside | None = Beside(num_classes, dropout) if texture else None
+        self.texture: Beside | None = Beside(num_classes) if texture else None
+        self.piece = piece
 
-    def forward(self, spectrograms: Tensor, clear: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.classify(self.drop(self.head(self.stages(spectrograms))))
+    def forward(self, spectrograms: Tensor, whole: Tensor | None = None) -> Tensor:
+        if self.training or self.piece is None:
+            logits = self.hear(spectrograms)
+        else:
+            logits = torch.stack([self.hear(piece) for piece in cut(spectrograms, self.piece)]).mean(0)
         if self.texture is None:
             return logits
-        own = self.texture(spectrograms if clear is None else clear).to(logits.dtype)
+        own = self.texture(spectrograms if whole is None else whole).to(logits.dtype)
         branches = torch.stack([logits, own], 1)
         return branches if self.training else average_branches(branches)
 
+    def hear(self, spectrograms: Tensor) -> Tensor:
+        """The network's own answer."""
+        logits: Tensor = self.classify(self.drop(self.head(self.stages(spectrograms))))
+        return logits
+
 
 class Beside(nn.Module):
-    """Two dense layers over `Texture`."""
+    """A linear layer over `Texture`, less its mean over samples that are learnt from."""
 
-    def __init__(self, num_classes: int, dropout: float) -> None:
+    middle: Tensor
+
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.measure = Texture()
-        self.drop = KeyedDropout(dropout, "texture")
-        self.hidden = nn.Linear(self.measure.num_values, NUM_HIDDEN)
-        self.clip = nn.ReLU()
-        self.drop_hidden = KeyedDropout(0.5, "hidden texture")
-        self.classify = nn.Linear(NUM_HIDDEN, num_classes)
+        self.register_buffer("middle", torch.zeros(self.measure.num_values))
+        self.classify = nn.Linear(self.measure.num_values, num_classes)
+        nn.init.zeros_(self.classify.weight)
 
     def forward(self, spectrograms: Tensor) -> Tensor:
-        hidden = self.clip(self.hidden(self.drop(self.measure(spectrograms))))
-        logits: Tensor = self.classify(self.drop_hidden(hidden))
+        logits: Tensor = self.classify(self.measure(spectrograms) - self.middle)
         return logits
 
 
@@ -104,11 +116,18 @@ class Residual(nn.Module):
         return clipped
 
 
+def cut(spectrograms: Tensor, piece: int) -> list[Tensor]:
+    """Pieces of so many frames that overlap by half or a little more, from the first frame to the last."""
+    room = max(spectrograms.shape[3] - piece, 0)
+    num = 1 + math.ceil(2 * room / piece)
+    return [spectrograms[..., at : at + piece] for at in (round(each * room / max(num - 1, 1)) for each in range(num))]
+
+
 def average_branches(branches: Tensor) -> Tensor:
     """The answer of a network and of what is beside it: (num, 2, num_classes) → (num, num_classes), logits."""
     return torch.lerp(branches[:, 0], branches[:, 1], SHARE)
 
 
-def has_texture(model: nn.Module) -> bool:
-    """Whether a network takes its input a second time, without masks, to make statistics of."""
-    return isinstance(model, ResidualCNN) and model.texture is not None
+def find_texture(model: nn.Module) -> Beside | None:
+    """What is beside a network, if anything: to learn, it takes its input a second time, as it is, to make statistics of."""
+    return model.texture if isinstance(model, ResidualCNN) else None

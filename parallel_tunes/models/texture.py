@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from parallel_tunes.models.heads import in_full_precision
 
 NUM_BANDS = 32
-ROOT, LEVELS = 4.0, 0.4  # what they are multiplied by: a root's values vary much less than levels
+LAGS = (1, 2, 4)  # frames between which changes are looked at
+ROOT, LEVELS = 20.0, 2.0  # what they are multiplied by: a root's values vary much less than levels
 RIDGE = 0.01  # added to the covariance's diagonal: no crop is too short for its root
 ROUNDS = (15, 10)  # of Newton–Schulz for either root: what is left of its error is that of float32
 
 
 class Texture(nn.Module):
-    """Covariance of bands and of their changes from frame to frame, its fourth root, and the bands' means and extremes.
+    """Covariance of bands and of their changes over one, two and four frames, its fourth root, and the bands' means and extremes.
 
     A gain or an equaliser adds a constant to a band's levels in dB, which no covariance sees. Covariances live on a cone,
     not in a plane: their logarithm (Arsigny et al. 2006, log-Euclidean), or as here a small power of them, of which it is
@@ -33,7 +34,7 @@ class Texture(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        size = 2 * NUM_BANDS
+        size = (1 + len(LAGS)) * NUM_BANDS
         self.num_values = size * (size + 1) // 2 + 3 * NUM_BANDS
 
     @torch.no_grad()
@@ -43,8 +44,7 @@ class Texture(nn.Module):
             # a GPU may round float32 products to the 11 bits of TF32, of which no iteration would recover
             levels = levels.double() if levels.is_cuda or levels.dtype == torch.float64 else levels.float()
             bands = average(levels.shape[1], levels) @ levels
-            moves = nn.functional.pad(bands[:, :, 1:] - bands[:, :, :-1], (1, 0))
-            both = torch.cat([bands, moves], 1)
+            both = torch.cat([bands, *(move(bands, lag) for lag in LAGS)], 1)
             both = both - both.mean(2, keepdim=True)
             size = both.shape[1]
             unit = torch.eye(size, dtype=both.dtype, device=both.device)
@@ -56,6 +56,11 @@ class Texture(nn.Module):
             upper = scaled[:, rows, columns]
             found = torch.cat([upper, *(LEVELS * each for each in (bands.mean(2), bands.amax(2), bands.amin(2)))], 1)
             return found if spectrograms.dtype == torch.float64 else found.float()
+
+
+def move(bands: Tensor, lag: int) -> Tensor:
+    """How far each level has moved in `lag` frames, 0 in the first of them; shapes (num, num_bands, num_frames)."""
+    return bands - torch.cat([bands[:, :, :lag], bands[:, :, :-lag]], 2)[:, :, : bands.shape[2]]
 
 
 def average(num_mels: int, like: Tensor) -> Tensor:
@@ -70,7 +75,8 @@ def average(num_mels: int, like: Tensor) -> Tensor:
 def find_fourth_root(matrices: Tensor, _: Tensor) -> Tensor:
     """Of symmetric matrices (num, size, size), no eigenvalue of which is below RIDGE."""
     sizes, directions = torch.linalg.eigh(matrices)
-    return directions * sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1) @ directions.transpose(1, 2)
+    roots: Tensor = sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1)
+    return directions * roots @ directions.transpose(1, 2)
 
 
 def iterate_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:

@@ -61,7 +61,10 @@ def export_genre(folder: ModelFolder) -> Graphs:
         folder.model, mean_db=float(standardise["mean_db"]), deviation_db=float(standardise["deviation_db"]),
         multi_label=folder.multi_label,
     )  # fmt: skip
-    num_frames, is_fixed = int(folder.facts["windows"]["num_frames"]), bool(folder.facts["architecture"]["dense"])
+    windows = folder.facts["windows"]
+    num_frames = int(windows["num_frames"])
+    # dense layers take one size; pieces of a window are cut where they lie in one of this length
+    is_fixed = bool(folder.facts["architecture"]["dense"]) or windows.get("piece", num_frames) < num_frames
     names = {0: "batch"} if is_fixed else {0: "batch", 1: "num_samples"}
     if features.kind == "picture":
         example = {"levels": torch.zeros(2, features.num_mels, num_frames)}

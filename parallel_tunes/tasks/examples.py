@@ -46,10 +46,9 @@ def alter_crop(cfg: TrainJob, made: Plan, mesh: Mesh) -> dict[str, NDArray[np.fl
 def _alter(batch: Batch, cfg: Any, made: Plan, frozen: Frozen) -> Tensor:
     augmentation = made.augmentation(cfg)
     keys = batch.keys.to(frozen.device)
-    window = made.window_size[1]
 
     def alter(inputs: Any, keys: Tensor) -> Tensor:
-        return augmentation.alter(frozen.standardise(inputs), keys)[..., :window]
+        return augmentation.alter(frozen.standardise(inputs), keys)
 
     levels = alter(batch.inputs, keys)
     if batch.mixed and augment.settle(cfg).mixup:

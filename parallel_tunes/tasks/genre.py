@@ -7,13 +7,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from parallel_tunes.config import EvaluateJob, TrainJob
 from parallel_tunes.config_run import SplitConfig
 from parallel_tunes.data import splits
 from parallel_tunes.data.batches import Ids
 from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.models.residual_cnn import find_texture
+from parallel_tunes.models.texture import Texture
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build
@@ -26,19 +30,39 @@ from parallel_tunes.train.frozen import Frozen
 from parallel_tunes.train.gradient import GradientLearner, scale_lr
 from parallel_tunes.train.stopwatch import Stopwatch
 
+NUM_MEASURED = 512
 Thresholds = NDArray[np.float64]  # (num_classes,)
 
 
 def begin(cfg: TrainJob, made: Plan, mesh: Mesh, *, batch: int, seed: int) -> tuple[CropSource, GradientLearner]:
     """The data and the learner of a training, before its first step."""
     source = made.source(cfg, mesh, batch=batch, seed=seed)
-    model = model_folder.build_model(cfg.model, len(made.classes), seed, made.window_size)
+    model = model_folder.build_model(cfg.model, len(made.classes), seed, made.window_size, made.piece)
+    texture = find_texture(model)
+    if texture:
+        texture.middle.copy_(average_texture(texture.measure, made, source))
     learner = GradientLearner(
         model, cfg.train, mesh, total_steps=cfg.train.num_epochs * source.num_steps, lr=scale_lr(cfg.train, batch),
         log_mel=source.log_mel, augmentation=made.augmentation(cfg.augment), norm=cfg.model.norm,
         multi_label=made.multi_label, **made.facts["standardise"],
     )  # fmt: skip
     return source, learner
+
+
+@torch.no_grad()
+def average_texture(measure: Texture, made: Plan, source: CropSource) -> Tensor:
+    """The mean of a texture's values over training tracks, at most NUM_MEASURED of them, evenly out of all; shape (num_values,)."""
+    frozen = Frozen(
+        nn.Identity(), source.mesh.device, dtype=torch.float64, log_mel=source.log_mel, **made.facts["standardise"]
+    )
+    num_tracks = len(made.rows["train"])
+    chosen = np.unique(np.linspace(0, num_tracks - 1, min(NUM_MEASURED, num_tracks)).astype(int)).tolist()
+    found = [
+        measure(frozen.standardise(inputs)).mean(0)
+        for track in chosen
+        for _, inputs in source.windows("train", track, track + 1)
+    ]
+    return torch.stack(found).mean(0)
 
 
 def find_batch(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, chosen: int) -> int:
@@ -89,7 +113,9 @@ def train(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> dict[str, An
         "split": describe_split(made),
         "leaks": made.leaks,
         "augmentation": augment.list_on(cfg.augment),
-        "num_multiply_adds": model_folder.count_multiply_adds(cfg.model, len(made.classes), made.window_size),
+        "num_multiply_adds": model_folder.count_multiply_adds(
+            cfg.model, len(made.classes), made.window_size, made.piece
+        ),
         "judged": fitted.judged,
         "examples": alter_crop(cfg, made, mesh) if mesh.is_first else {},
         **describe_training(cfg.train, fitted, mesh, run, watch),

@@ -24,10 +24,29 @@ from parallel_tunes.tasks.resident import Resident
 from parallel_tunes.train import augment
 
 
-def window_frames(task: TaskConfig, features: FeaturesConfig) -> int:
+def crop_frames(task: TaskConfig, features: FeaturesConfig) -> int:
     """Frames of a crop of task.crop_s."""
     default_s = features.picture_s / 4 if features.kind == "picture" else 3.0
     return max(round((task.crop_s or default_s) * front_end.frames_per_s(features)), 8)
+
+
+def window_frames(cfg: TrainJob, features: FeaturesConfig, longest: int) -> int:
+    """Frames of a window that is judged, task.window_s of them where the model can make use of more than a crop.
+
+    Args:
+        longest: frames of the longest track; no window is longer, unless a crop is.
+
+    Raises:
+        UserError: the model cannot.
+    """
+    task, crop = cfg.task, crop_frames(cfg.task, features)
+    if task.window_s is not None and not cfg.model.texture:
+        raise UserError("task.window_s: for models with model.texture=true; others judge windows of task.crop_s")
+    wanted_s = task.window_s
+    if cfg.model.texture and wanted_s is None and task.crop_s is None and features.kind == "picture":
+        wanted_s = features.picture_s
+    wanted = crop if wanted_s is None else round(wanted_s * front_end.frames_per_s(features))
+    return max(min(wanted, longest), crop)
 
 
 def fit_scaler(shards: ShardSet, rows: Ids) -> tuple[float, float]:
@@ -67,10 +86,15 @@ class Plan:
         """num_mels and num_frames of a window."""
         return self.facts["features"]["num_mels"], self.facts["windows"]["num_frames"]
 
+    @property
+    def piece(self) -> int:
+        """Frames of it that a network is given at a time: those of a crop."""
+        return int(self.facts["windows"]["piece"])
+
     def augmentation(self, cfg: AugmentConfig) -> augment.Augmentation:
         """What happens to the samples that are learnt from."""
         features = front_end.restore(self.shards.manifest["features"])
-        deviation_db, window = self.facts["standardise"]["deviation_db"], self.facts["windows"]["num_frames"]
+        deviation_db, window = self.facts["standardise"]["deviation_db"], self.piece
         return augment.Augmentation(
             augment.settle(cfg), front_end.definition(features), deviation_db=deviation_db, window=window
         )
@@ -79,9 +103,10 @@ class Plan:
         """The data as one of the trainings sees it."""
         window, overlap = self.facts["windows"]["num_frames"], self.facts["windows"]["overlap"]
         settled = augment.settle(cfg.augment)
+        reach = augment.reach(self.piece, settled)
         return CropSource(
             self.shards, self.rows, self.classes, window=window, overlap=overlap, mesh=mesh,
-            batch=batch, seed=seed, mixup=settled.mixup, reach=augment.reach(window, settled),
+            batch=batch, seed=seed, mixup=settled.mixup, reach=reach,
             multi_label=self.multi_label, resident=self.resident,
         )  # fmt: skip
 
@@ -117,6 +142,7 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
         run.warn(f"train.batch={batch}: there are {num_train} training tracks, which all make one batch")
     rows = known_rows(split.rows, labels, classes, run, multi_label=cfg.task.multi_label)
     features = front_end.restore(shards.manifest["features"])  # which tell whether they were pictures
+    window = window_frames(cfg, features, int(shards.num_frames.max()))
     mean_db, deviation_db = fit_scaler(shards, rows["train"])
     leaks.check_fits(found, {"standardise": rows["train"], "classes": split.rows["train"]}, split.rows["train"], run)
     facts = {
@@ -127,7 +153,7 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
         "features": shards.manifest["features"],
         "fingerprint": shards.manifest["fingerprint"],
         "standardise": {"mean_db": mean_db, "deviation_db": deviation_db},
-        "windows": {"num_frames": window_frames(cfg.task, features), "overlap": cfg.task.overlap},
+        "windows": {"num_frames": window, "piece": crop_frames(cfg.task, features), "overlap": cfg.task.overlap},
         "data": {
             "index_digest": shards.manifest["index_digest"],
             "split": to_plain(cfg.split),

@@ -68,8 +68,13 @@ class Augmentation:
         ).float()
 
     def alter(self, levels: Tensor, keys: Tensor) -> Tensor:
-        """All but the masks, which come after mixing: (num, 1, num_mels, window)."""
+        """All but the masks, which come after mixing: (num, 1, num_mels, window).
+
+        Of samples that are longer than a crop, a crop is taken at random.
+        """
         cfg = self.cfg
+        if not (cfg.time_stretch or cfg.pitch_semitones) and levels.shape[3] > self.window:
+            levels = self._crop(levels, keys)
         steps: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
             (cfg.time_stretch or cfg.pitch_semitones, self._warp),
             (cfg.time_shift, self._shift),
@@ -119,6 +124,11 @@ class Augmentation:
         grid = torch.stack([across, down], 3).to(levels.dtype)
         warped = F.grid_sample(levels, grid, padding_mode="border", align_corners=True)
         return warped.contiguous(memory_format=torch.channels_last)
+
+    def _crop(self, levels: Tensor, keys: Tensor) -> Tensor:
+        firsts = (draw_uniform(keys, "crop", 1) * (levels.shape[3] - self.window + 1)).long()
+        places = firsts + torch.arange(self.window, device=levels.device)
+        return levels.gather(3, places[:, None, None, :].expand(-1, 1, levels.shape[2], -1))
 
     def _shift(self, levels: Tensor, keys: Tensor) -> Tensor:
         """Time shift: what leaves the crop at its end comes in at its beginning."""

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.models.dropout import KeyedDropout
-from parallel_tunes.models.residual_cnn import average_branches, has_texture
+from parallel_tunes.models.residual_cnn import EPSILON, average_branches, find_texture
 from parallel_tunes.parallel.batch_norm import synchronise, weigh
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError
 from parallel_tunes.train import augment
 from parallel_tunes.train.frozen import Frozen
-from parallel_tunes.train.learner import Batch, Inputs, Sums
+from parallel_tunes.train.learner import Batch, Sums
 from parallel_tunes.train.profile import MarkedRanks, mark
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -105,9 +105,13 @@ class GradientLearner(Frozen):
         self.mesh, self.cfg, self.augmentation, self.total_steps = mesh, cfg, augmentation, total_steps
         self.lr, self.lr_factor = lr, 1.0
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
+        self.texture = find_texture(self.model)
+        own = list(self.texture.parameters()) if self.texture else []
+        others = [p for p in self.model.parameters() if all(p is not each for each in own)]
+        matrices = [p for p in others if p.ndim > 1]
+        vectors = [p for p in others if p.ndim <= 1]  # biases and norms are not decayed
         groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups += [{"params": own, "weight_decay": 0.0, "eps": EPSILON}] if own else []
         self.optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
         # batch norms' statistics too: they are those of the weights beside them
         if cfg.ema:
@@ -118,22 +122,16 @@ class GradientLearner(Frozen):
         """The learning rate of a step, counted from 0 over the whole training."""
         return self.lr_factor * learning_rate(self.cfg, self.lr, step, self.total_steps)
 
-    def _alter(self, inputs: Inputs, keys: Tensor) -> Tensor:
-        levels = self.standardise(inputs)
+    def _alter(self, levels: Tensor, keys: Tensor) -> Tensor:
         return self.augmentation.alter(levels, keys) if self.augmentation else levels
 
-    def judge_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def judge_logits(self, logits: Tensor, targets: Tensor, smoothing: float | None = None) -> Tensor:
         """The loss of each sample, (num,): cross-entropy, or of several labels a sample their mean binary cross-entropy."""
+        smoothing = self.cfg.label_smoothing if smoothing is None else smoothing
         if self.multi_label:  # what label smoothing spreads, it spreads over yes and no
-            spread = torch.lerp(targets.to(logits.dtype), torch.full_like(logits, 0.5), self.cfg.label_smoothing)
+            spread = torch.lerp(targets.to(logits.dtype), torch.full_like(logits, 0.5), smoothing)
             return F.binary_cross_entropy_with_logits(logits, spread, reduction="none").mean(1)
-        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.cfg.label_smoothing)
-
-    def _judge_branches(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`judge_logits`; of a network with several branches, (num, num_branches, num_classes), each learns to answer alone."""
-        if logits.ndim == 2:
-            return self.judge_logits(logits, targets)
-        return torch.stack([self.judge_logits(each, targets) for each in logits.unbind(1)]).mean(0)
+        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
 
     def find_right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Which samples are labelled rightly, (num,), bool: of several labels a sample all of them, at one half."""
@@ -148,29 +146,30 @@ class GradientLearner(Frozen):
         for layer in self.model.modules():
             if isinstance(layer, KeyedDropout):
                 layer.keys = keys
-        inputs = self._alter(batch.inputs, keys)
-        mixed = batch.mixed
+        whole = self.standardise(batch.inputs)
+        inputs, mixed = self._alter(whole, keys), batch.mixed
         if mixed:
             shares = mixed.shares.to(self.device, non_blocking=True)
-            inputs = augment.mix(
-                inputs, self._alter(mixed.inputs, mixed.keys.to(self.device, non_blocking=True)), shares
-            )
-        views: tuple[Tensor, ...] = (inputs,)
+            others = self._alter(self.standardise(mixed.inputs), mixed.keys.to(self.device, non_blocking=True))
+            inputs = augment.mix(inputs, others, shares)
         if self.augmentation:
-            masked = self.augmentation.mask(inputs, keys)
-            # statistics are made of what is there without masks, of which they would mostly be
-            views = (masked, inputs) if has_texture(self.model) else (masked,)
+            inputs = self.augmentation.mask(inputs, keys)
+        # statistics are of the sample as it is: to read between frames smooths, and makes other statistics than those judged
+        views = (inputs, whole) if self.texture else (inputs,)
         amp = AMP.get(self.precision)
         with torch.autocast(self.device.type, amp) if amp else contextlib.nullcontext():
             logits = self.forward(*views)
         logits = logits if self.precision == "fp64" else logits.float()
-        losses = self._judge_branches(logits, targets)
+        network = logits[:, 0] if self.texture else logits
+        losses = self.judge_logits(network, targets)
         if mixed:
-            others = self._judge_branches(logits, mixed.targets.to(self.device, non_blocking=True))
-            losses = torch.lerp(others, losses, shares.to(losses.dtype))
+            of_others = self.judge_logits(network, mixed.targets.to(self.device, non_blocking=True))
+            losses = torch.lerp(of_others, losses, shares.to(losses.dtype))
+        if self.texture:  # learns alone, of its own label
+            losses = (losses + self.judge_logits(logits[:, 1], targets, smoothing=0.0)) / 2
         # DDP averages the ranks' gradients; the mean wanted is over samples, of which ranks may have unequal numbers
         loss = torch.dot(losses, weights.to(losses.dtype)) * (self.mesh.world_size / batch.num_global)
-        answer = logits.detach() if logits.ndim == 2 else average_branches(logits.detach())
+        answer = average_branches(logits.detach()) if self.texture else logits.detach()
         sums = Sums.of(losses.detach(), self.find_right(answer, targets), weights, marks)
         return self.scaler.scale(loss), sums
 

@@ -46,11 +46,14 @@ class ModelFolder:
         return self.thresholds is not None
 
 
-def build_model(cfg: ModelConfig, num_classes: int, seed: int, size: tuple[int, int]) -> nn.Module:
+def build_model(
+    cfg: ModelConfig, num_classes: int, seed: int, size: tuple[int, int], piece: int | None = None
+) -> nn.Module:
     """The architecture that `cfg` describes, its weights drawn from `seed`.
 
     Args:
         size: num_mels and num_frames of a window.
+        piece: frames of it that a network with textures beside it is given at a time; by default all.
 
     Raises:
         UserError: the model's keys do not go together.
@@ -63,7 +66,9 @@ def build_model(cfg: ModelConfig, num_classes: int, seed: int, size: tuple[int, 
         )
     if cfg.texture and not cfg.num_residual:
         raise UserError("model.texture=true: beside residual networks alone, model.num_residual=1 say")
-    residual = partial(ResidualCNN, num_units=cfg.num_residual, texture=cfg.texture)
+    residual = partial(
+        ResidualCNN, num_units=cfg.num_residual, texture=cfg.texture, piece=piece if piece and piece < size[1] else None
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if not cfg.dense:
@@ -75,12 +80,12 @@ def build_model(cfg: ModelConfig, num_classes: int, seed: int, size: tuple[int, 
             raise UserError(f"model.pools: {error}; take a longer task.crop_s, or smaller pools") from error
 
 
-def count_multiply_adds(cfg: ModelConfig, num_classes: int, size: tuple[int, int]) -> int:
+def count_multiply_adds(cfg: ModelConfig, num_classes: int, size: tuple[int, int], piece: int | None = None) -> int:
     """Multiply-adds of one window's forward pass, in convolutions, matrix products and recurrent layers."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        build_model(cfg, num_classes, 0, size).eval()(torch.empty(1, 1, *size))
+        build_model(cfg, num_classes, 0, size, piece).eval()(torch.empty(1, 1, *size))
     return int(counter.get_total_flops() // 2)
 
 
@@ -133,6 +138,7 @@ def load(folder: Path | None) -> ModelFolder:
         architecture = schema.build(ModelConfig, settings, "architecture.")
         classes, named = list(map(str, facts["classes"])), facts["fingerprint"]
         size = features.num_mels, int(facts["windows"]["num_frames"])
+        piece = int(facts["windows"].get("piece", size[1]))
         float(facts["standardise"]["mean_db"]), float(facts["standardise"]["deviation_db"])
         thresholds = None
         if facts.get("multi_label"):  # models of before it have none
@@ -144,7 +150,7 @@ def load(folder: Path | None) -> ModelFolder:
             f"model={folder}: trained on features {named}, these settings give {fingerprint(features)}; train it again with this version"
         )
     try:
-        model = build_model(architecture, len(classes), 0, size)
+        model = build_model(architecture, len(classes), 0, size, piece)
         model.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:
         raise UserError(

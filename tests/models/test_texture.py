@@ -7,10 +7,11 @@ from torch import Tensor
 
 from parallel_tunes.models import texture
 from parallel_tunes.models.dropout import KeyedDropout
-from parallel_tunes.models.residual_cnn import ResidualCNN
-from parallel_tunes.models.texture import LEVELS, NUM_BANDS, RIDGE, ROOT, Texture, average
+from parallel_tunes.models.residual_cnn import ResidualCNN, cut
+from parallel_tunes.models.texture import LAGS, LEVELS, NUM_BANDS, RIDGE, ROOT, Texture, average
 
-NUM_PAIRS = NUM_BANDS * (2 * NUM_BANDS + 1)
+SIZE = NUM_BANDS * (1 + len(LAGS))
+NUM_PAIRS = SIZE * (SIZE + 1) // 2
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -27,7 +28,8 @@ def test_it_is_the_fourth_root_of_the_covariance(
     found = Texture()(crops)
     for crop, values in zip(crops[:, 0].double().numpy(), found.numpy(), strict=True):
         bands = crop.reshape(NUM_BANDS, -1, 40).mean(1)
-        both = np.concatenate([bands, np.diff(bands, prepend=bands[:, :1])])
+        moves = [np.pad(bands[:, lag:] - bands[:, :-lag], ((0, 0), (lag, 0))) for lag in LAGS]
+        both = np.concatenate([bands, *moves])
         spread = np.cov(both, bias=True) + RIDGE * np.eye(len(both))
         sizes, directions = np.linalg.eigh(spread)
         root = ROOT * directions * sizes**0.25 @ directions.T
@@ -63,10 +65,12 @@ def test_silence_has_values() -> None:
 
 
 def test_the_network_answers_with_both() -> None:
-    """Each branch learns by itself, of what is there without masks; the answer is their mean."""
+    """Each branch learns by itself, the texture's of another input; the answer is their mean, by shares."""
     torch.manual_seed(0)
     model = ResidualCNN(5, [8, 16], texture=True)
     crops, masked = noise(3, 1, 64, 40), noise(3, 1, 64, 40, seed=1)
+    assert model.texture is not None
+    torch.nn.init.normal_(model.texture.classify.weight, std=0.01)
     for layer in model.modules():
         if isinstance(layer, KeyedDropout):
             layer.share = 0
@@ -78,3 +82,21 @@ def test_the_network_answers_with_both() -> None:
     assert torch.allclose(branches[:, 1], own, atol=1e-5)
     model.texture = None
     assert torch.allclose(together, torch.lerp(model(crops), own, 2 / 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [20, 21, 30, 31, 95])
+def test_a_network_is_given_pieces_of_a_window(num_frames: int) -> None:
+    """They hold every frame, overlap by half at least, and their answers are averaged; a texture is of the whole."""
+    torch.manual_seed(0)
+    model = ResidualCNN(5, [8, 16], texture=True, piece=20).eval()
+    assert model.texture is not None
+    torch.nn.init.normal_(model.texture.classify.weight, std=0.01)
+    windows = noise(3, 1, 64, num_frames)
+    numbered = torch.arange(num_frames).expand(1, 1, 1, -1)
+    places = [(int(piece.min()), int(piece.max())) for piece in cut(numbered, 20)]
+    assert places[0][0] == 0
+    assert places[-1][1] == num_frames - 1
+    assert all(last - first == 19 for first, last in places)
+    assert all(0 < later - first <= 10 for (first, _), (later, _) in zip(places, places[1:], strict=False))
+    network = torch.stack([model.hear(windows[..., first : first + 20]) for first, _ in places]).mean(0)
+    assert torch.allclose(model(windows), torch.lerp(network, model.texture(windows), 2 / 3), atol=1e-5)

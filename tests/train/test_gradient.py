@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.config_train import AugmentConfig, TrainConfig
-from parallel_tunes.models.residual_cnn import Beside, ResidualCNN
+from parallel_tunes.models.residual_cnn import EPSILON, Beside, ResidualCNN
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import build, defaults
 from parallel_tunes.train.augment import Augmentation
@@ -128,10 +128,15 @@ def test_the_state_holds_what_the_next_step_needs(ema: float) -> None:
     assert ("averaged" in learner.state()) is bool(ema)
 
 
-def test_branches_learn_alone_and_textures_see_what_no_mask_hides() -> None:
-    """The loss is the mean of the branches' own; statistics are of the crop as it is, the network's input has masks."""
-    learner, batch = make_learner(label_smoothing=0.0), make_batch(0)
-    torch.manual_seed(0)
+def test_branches_learn_alone_and_textures_see_samples_as_they_are() -> None:
+    """The network learns of altered crops and shared labels, the texture of the whole sample and its own label; the loss is
+    the mean of both. AdamW takes the texture's gradients as they are.
+    """
+    learner = make_learner(label_smoothing=0.1)
+    ids, generator = torch.arange(7), torch.Generator().manual_seed(1)
+    samples, others = torch.randn(2, 7, 12, 14, generator=generator).unbind()
+    mixed = Mixed(others, (ids + 1) % 3, torch.full((7,), 0.75), ids)
+    batch = Batch(samples, ids % 3, torch.ones(7), ids, 7, ids, mixed)
     plain = ResidualCNN(3, [16, 6], texture=True)
     cfg = build(AugmentConfig, defaults("augment", "masks") | {"mel_mask_share": 0.5}, "augment.")
     seen: dict[str, Tensor] = {}
@@ -147,10 +152,16 @@ def test_branches_learn_alone_and_textures_see_what_no_mask_hides() -> None:
             lambda _, given, found, name=name: seen.update({name: given[0], f"{name} out": found})
         )
     sums = learner.step(batch, 0)
-    assert isinstance(batch.inputs, Tensor)
-    assert torch.equal(seen["texture"].squeeze(1), batch.inputs)
+    assert torch.equal(seen["texture"].squeeze(1), samples)
+    assert seen["network"].shape == (7, 1, 12, 9)
     assert (seen["network"] == 0).any()
-    branches = seen["answer out"].float()
+    branches = seen["answer out"].detach().float()
     assert branches.shape == (7, 2, 3)
-    losses = [float(F.cross_entropy(each, batch.targets).detach()) for each in branches.unbind(1)]
-    assert sums.means()["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    first, second = (
+        F.cross_entropy(branches[:, 0], targets, label_smoothing=0.1) for targets in (batch.targets, mixed.targets)
+    )
+    own = F.cross_entropy(branches[:, 1], batch.targets)
+    assert sums.means()["loss"] == pytest.approx(float(0.75 * first + 0.25 * second + own) / 2, rel=1e-5)
+    own_group = learner.optimizer.param_groups[-1]
+    assert [id(each) for each in own_group["params"]] == [id(texture.classify.weight), id(texture.classify.bias)]
+    assert own_group["eps"] == EPSILON
