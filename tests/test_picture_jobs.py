@@ -11,12 +11,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from fakes import REAL, TINY, needs_real, tone, write_audio
 from PIL import Image
+from safetensors.torch import load_file
 
 from parallel_tunes import preprocess, schema
 from parallel_tunes.config import DataConfig, FeaturesConfig
+from parallel_tunes.config_run import SplitConfig
+from parallel_tunes.data import splits
 from parallel_tunes.data.shards import ShardSet
+from parallel_tunes.models.texture import Texture
 from parallel_tunes.schema import UserError
 
 Door = Callable[..., int]
@@ -80,6 +85,38 @@ def test_the_whole_path(run: Door, tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert run("evaluate", model, f"data.root={tmp_path}/sounds", "evaluate.split=all", "run.name=f") == 2
     assert "holds audio, where spectrogram pictures are wanted" in capsys.readouterr().err
+
+
+def test_statistics_are_of_the_whole_picture_and_centred_by_training_tracks(
+    run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_pictures(tmp_path / "drawn")
+    small = ["model.widths=[4,8]", "train.num_epochs=2", "train.batch=4", "split=stratified"]
+    assert run("train", f"data.root={root}", *small, "run.name=t") == 0
+    facts = read(tmp_path / "logs/train/t/model/model.json")
+    assert facts["windows"] == {"num_frames": 150, "piece": 38, "overlap": 0.5}
+    shards = ShardSet(next((tmp_path / "logs/preprocess").iterdir()))
+    train = splits.draw(shards.index, schema.build(SplitConfig, facts["data"]["split"])).rows["train"]
+    assert 0 < len(train) < len(shards.index)
+    levels = torch.from_numpy(np.stack([shards.read(row).T for row in train.tolist()])[:, None].astype(np.float64))
+    standard = (levels - facts["standardise"]["mean_db"]) / facts["standardise"]["deviation_db"]
+    middle = load_file(tmp_path / "logs/train/t/model/model.safetensors")["texture.middle"]
+    assert torch.allclose(middle, Texture()(standard).mean(0).float(), atol=1e-4)
+    model = f"model={tmp_path}/logs/train/t/model"
+    assert run("evaluate", model, f"data.root={root}", "run.name=e") == 0
+    told = [read(tmp_path / f"logs/{job}/report.json")["metrics"]["test"] for job in ("train/t", "evaluate/e")]
+    assert told[0] == told[1]
+
+    given = ["data.root=drawn", *small, "task.crop_s=6", "task.window_s=12", "run.name=w"]
+    assert run("train", *given) == 0
+    assert read(tmp_path / "logs/train/w/model/model.json")["windows"] == {
+        "num_frames": 60,
+        "piece": 30,
+        "overlap": 0.5,
+    }
+    capsys.readouterr()
+    assert run("train", *given, "model.texture=false", "run.name=n") == 2
+    assert "task.window_s: for models with model.texture=true" in capsys.readouterr().err
 
 
 def test_a_model_of_audio_is_given_no_pictures(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,6 @@ def test_a_network_is_given_pieces_of_a_window(num_frames: int) -> None:
     assert places[0][0] == 0
     assert places[-1][1] == num_frames - 1
     assert all(last - first == 19 for first, last in places)
-    assert all(0 < later - first <= 10 for (first, _), (later, _) in zip(places, places[1:], strict=False))
+    assert all(0 < later - first <= 10 for (first, _), (later, _) in itertools.pairwise(places))
     network = torch.stack([model.hear(windows[..., first : first + 20]) for first, _ in places]).mean(0)
     assert torch.allclose(model(windows), torch.lerp(network, model.texture(windows), 2 / 3), atol=1e-5)

@@ -272,7 +272,13 @@ def test_labels_by_themselves_have_probabilities_by_themselves(workshop: Path) -
     assert torch.allclose(found, frozen.predict(levels.clone()), atol=1e-6)
 
 
-def test_pictures_go_in_as_levels(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [[word for word in TINY if not word.startswith("task.")], ["model.widths=[4,8]"]], ids=["plain", "default"]
+)
+def test_pictures_go_in_as_levels(
+    words: list[str], run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default's window is all of a picture, its network's pieces of it."""
     rng = np.random.default_rng(0)
     for number in range(8):
         levels = np.linspace(0.8, 0.2, 64)[:, None] + 0.1 * rng.standard_normal((64, 100))
@@ -280,7 +286,6 @@ def test_pictures_go_in_as_levels(run: Callable[..., int], tmp_path: Path, capsy
         pixels = matplotlib.colormaps["magma"](np.clip(levels[::-1], 0, 1), bytes=True)[..., :3]
         (tmp_path / f"drawn/{number % 2}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.copy()).save(tmp_path / f"drawn/{number % 2}/{number}.png")
-    words = [word for word in TINY if not word.startswith("task.")]
     data, model = f"data.root={tmp_path}/drawn", "model=logs/train/p/model"
     assert run("train", data, "split=stratified", *words, "train.batch=2", "train.num_epochs=1", "run.name=p") == 0
     assert run("export", model, "export.num_windows=40", "export.rounds=5", "run.name=p") == 0
