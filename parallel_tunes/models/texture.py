@@ -75,8 +75,8 @@ def average(num_mels: int, like: Tensor) -> Tensor:
 def find_fourth_root(matrices: Tensor, _: Tensor) -> Tensor:
     """Of symmetric matrices (num, size, size), no eigenvalue of which is below RIDGE."""
     sizes, directions = torch.linalg.eigh(matrices)
-    roots: Tensor = sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1)
-    return directions * roots @ directions.transpose(1, 2)
+    roots: Tensor = directions * sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1) @ directions.transpose(1, 2)
+    return roots
 
 
 def iterate_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:
