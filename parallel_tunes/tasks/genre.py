@@ -30,7 +30,7 @@ from parallel_tunes.train.frozen import Frozen
 from parallel_tunes.train.gradient import GradientLearner, scale_lr
 from parallel_tunes.train.stopwatch import Stopwatch
 
-NUM_MEASURED = 512
+NUM_MEASURED = 1024  # windows, by which a texture's mean is known well enough
 Thresholds = NDArray[np.float64]  # (num_classes,)
 
 
@@ -51,18 +51,18 @@ def begin(cfg: TrainJob, made: Plan, mesh: Mesh, *, batch: int, seed: int) -> tu
 
 @torch.no_grad()
 def average_texture(measure: Texture, made: Plan, source: CropSource) -> Tensor:
-    """The mean of a texture's values over training tracks, at most NUM_MEASURED of them, evenly out of all; shape (num_values,)."""
+    """The mean of a texture's values over windows of training tracks, (num_values,): of all, or some that are drawn."""
     frozen = Frozen(
         nn.Identity(), source.mesh.device, dtype=torch.float64, log_mel=source.log_mel, **made.facts["standardise"]
     )
-    num_tracks = len(made.rows["train"])
-    chosen = np.unique(np.linspace(0, num_tracks - 1, min(NUM_MEASURED, num_tracks)).astype(int)).tolist()
-    found = [
-        measure(frozen.standardise(inputs)).mean(0)
-        for track in chosen
-        for _, inputs in source.windows("train", track, track + 1)
-    ]
-    return torch.stack(found).mean(0)
+    found, num = list[Tensor](), 0
+    for track in np.random.default_rng(0).permutation(len(made.rows["train"])).tolist():
+        for _, inputs in source.windows("train", track, track + 1):
+            found.append(measure(frozen.standardise(inputs)))
+            num += len(found[-1])
+        if num >= NUM_MEASURED:
+            break
+    return torch.cat(found).mean(0)
 
 
 def find_batch(cfg: TrainJob, made: Plan, mesh: Mesh, run: Run, chosen: int) -> int:
