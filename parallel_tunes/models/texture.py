@@ -13,7 +13,7 @@ NUM_BANDS = 32
 LAGS = (1, 2, 4)  # frames between which changes are looked at
 ROOT, LEVELS = 20.0, 2.0  # what they are multiplied by: a root's values vary much less than levels
 RIDGE = 0.01  # added to the covariance's diagonal: no crop is too short for its root
-ROUNDS = (15, 10)  # of Newton–Schulz for either root: what is left of its error is that of float32
+ROUNDS = (17, 11)  # of Newton–Schulz for either root: what is left of its error is that of float32
 
 
 class Texture(nn.Module):
