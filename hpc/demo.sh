@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
-rm -rf logs/{synth,preprocess,train,evaluate,predict,scaling}/demo logs/synth/hard logs/benchmark/demo
+rm -rf logs/{synth,preprocess,train,evaluate,predict,scaling}/demo logs/{synth,preprocess}/hard logs/benchmark/demo
 step ptunes synth run.name=demo
 step ptunes preprocess data=synthetic data.root=logs/synth/demo parallel.engines=2 run.name=demo
 step bash hpc/torchrun.sh 2 train task=genre data=synthetic data.root=logs/synth/demo data.shards=logs/preprocess/demo \
@@ -22,6 +22,7 @@ step ptunes scaling data=synthetic data.root=logs/synth/demo data.shards=logs/pr
   'model.widths=[16,32,64,128]' split.train=0.9 split.valid=0.05 split.test=0.05
 # a small corpus whose genres are hard to tell and whose artists and recordings are easy, under each protocol
 step ptunes synth run.name=hard num_artists=4 tracks_per_artist=6 duration_s=4.5 blend=0.4 artist_strength=3 track_strength=3
+step ptunes preprocess data=synthetic data.root=logs/synth/hard features.num_mels=32 features.hop_length=1024 run.name=hard
 step bash hpc/torchrun.sh 2 benchmark suite=splits run.name=demo data=synthetic data.root=logs/synth/hard features.num_mels=32 features.hop_length=1024 \
   augment=none task.crop_s=1.5 train.batch=16 train.num_epochs=20 split.train=0.5 split.valid=0.1 split.test=0.4
 
