@@ -118,6 +118,7 @@ class Residual(nn.Module):
 
 def cut(spectrograms: Tensor, piece: int) -> list[Tensor]:
     """Pieces of so many frames that overlap by half or a little more, from the first frame to the last."""
+    # as data.batches places windows, of which models know nothing; in whole numbers, because exports trace it
     room = max(spectrograms.shape[3] - piece, 0)
     num = 1 + math.ceil(2 * room / piece)
     return [spectrograms[..., at : at + piece] for at in (round(each * room / max(num - 1, 1)) for each in range(num))]

@@ -49,7 +49,7 @@ class Texture(nn.Module):
             size = both.shape[1]
             unit = torch.eye(size, dtype=both.dtype, device=both.device)
             find_root = iterate_fourth_root if both.is_cuda or torch.compiler.is_compiling() else find_fourth_root
-            root = find_root(both @ both.transpose(1, 2) / both.shape[2] + RIDGE * unit, unit)
+            root = find_root(both @ both.transpose(1, 2) / both.shape[2] + RIDGE * unit)
             # what stands twice in a symmetric matrix counts twice
             scaled = ROOT * root * (math.sqrt(2) + (1 - math.sqrt(2)) * unit)
             rows, columns = torch.triu_indices(size, size, device=both.device).unbind()
@@ -72,15 +72,16 @@ def average(num_mels: int, like: Tensor) -> Tensor:
     return (share / share.sum(1, keepdim=True)).to(like.dtype)
 
 
-def find_fourth_root(matrices: Tensor, _: Tensor) -> Tensor:
+def find_fourth_root(matrices: Tensor) -> Tensor:
     """Of symmetric matrices (num, size, size), no eigenvalue of which is below RIDGE."""
     sizes, directions = torch.linalg.eigh(matrices)
     roots: Tensor = directions * sizes.clamp(min=RIDGE).pow(0.25).unsqueeze(1) @ directions.transpose(1, 2)
     return roots
 
 
-def iterate_fourth_root(matrices: Tensor, unit: Tensor) -> Tensor:
+def iterate_fourth_root(matrices: Tensor) -> Tensor:
     """The same, by products of matrices alone."""
+    unit = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
     for rounds in ROUNDS:
         norm = matrices.square().sum((1, 2), keepdim=True).sqrt()
         root, inverse = matrices / norm, unit.expand_as(matrices)
