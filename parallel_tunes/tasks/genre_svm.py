@@ -40,6 +40,7 @@ from parallel_tunes.train import margin_model
 from parallel_tunes.train.back_ends import check_learner
 from parallel_tunes.train.components import find_components
 from parallel_tunes.train.margin import Stopped
+from parallel_tunes.train.stopwatch import Stopwatch, describe_cost
 
 TWINS = "tracks with the very same numbers"
 
@@ -72,10 +73,10 @@ def _train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any]
     learner = to_margins(cfg.learner)
     check_learner(learner)
     run.cut_rows(0)
-    began = time.perf_counter()
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
     of_table, task = to_table_configs(cfg, root)
     tracks = read_tracks(of_table, task)
-    read_s = time.perf_counter() - began
+    watch.lap("data")
     report_cleaning(tracks, run)
     case = make_case(cfg, learner, tracks, mesh, run)
     say_case(case, run)
@@ -100,18 +101,11 @@ def _train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any]
         "importances": findings.find_importances(case.ground, case.goal, made.model, case.rows["valid"]),
     }
     save(cfg, case, made, tracks, task, judged, root, run)
-    seconds = {
-        "data": read_s,
-        "compute": time.perf_counter() - began - read_s,
-        "comm": 0.0,
-        "eval": 0.0,
-        "checkpoint": 0.0,
-    }
+    watch.lap("compute")
     return {
         **facts,
         "metrics": judged,
-        "time_s": {name: round(mesh.largest(value), 3) for name, value in seconds.items()},
-        "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
+        **describe_cost(watch, mesh),
         "table": tabulate(made, case, tracks, case.rows[shown]),
     }
 

@@ -21,6 +21,7 @@ from parallel_tunes.train import margin_model
 from parallel_tunes.train.back_ends import check_learner
 from parallel_tunes.train.margin import Solution, Stopped
 from parallel_tunes.train.margin_model import MarginModel
+from parallel_tunes.train.stopwatch import Stopwatch, describe_cost
 
 CURVE_POINTS = 200
 
@@ -42,10 +43,10 @@ def train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any] | None:
 def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
     check_learner(cfg.learner)
     run.cut_rows(0)
-    began = time.perf_counter()
+    watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
     # the year is read where there is one; whether it is learnt from is each case's
     tracks = read_tracks(cfg.data, replace(cfg.task, year=False))
-    read_s = time.perf_counter() - began
+    watch.lap("data")
     report_cleaning(tracks, run)
     if cfg.task.year and "year" not in tracks.frame:
         raise UserError(f"task.year=true: {cfg.data.root} has no column release_date or year")
@@ -63,7 +64,7 @@ def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
     judged = _judge_splits(case, tracks, made, cfg)
     groups = number_groups(tracks.frame)
     facts = {
-        **_describe(cfg, case, made, tracks, read_s=read_s, fit_s=fit_s),
+        **_describe(cfg, case, made, tracks, read_s=watch.seconds["data"], fit_s=fit_s),
         "baselines": _judge_baselines(case, tracks, cfg),
         "protocols": climb_ladder(cfg, tracks, mesh, run),
         "coefficients": findings.find_coefficients(
@@ -73,18 +74,11 @@ def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
         "importances": findings.find_importances(case.ground, case.goal, made.model, case.rows["valid"]),
     }
     save(cfg, case, made, tracks, judged, run)
-    seconds = {
-        "data": read_s,
-        "compute": time.perf_counter() - began - read_s,
-        "comm": 0.0,
-        "eval": 0.0,
-        "checkpoint": 0.0,
-    }
+    watch.lap("compute")
     return {
         **facts,
         "metrics": judged,
-        "time_s": {name: round(mesh.largest(value), 3) for name, value in seconds.items()},
-        "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
+        **describe_cost(watch, mesh),
         "table": tabulate(made.model, case, tracks),
     }
 

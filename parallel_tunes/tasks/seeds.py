@@ -18,7 +18,7 @@ from parallel_tunes.train import checkpoint, metrics, tracking, trainer
 from parallel_tunes.train.gradient import scale_lr
 from parallel_tunes.train.learner import Learner, Source
 from parallel_tunes.train.profile import Profile, read_profile
-from parallel_tunes.train.stopwatch import Stopwatch
+from parallel_tunes.train.stopwatch import Stopwatch, describe_cost
 from parallel_tunes.train.timing import read_timing
 
 
@@ -119,8 +119,7 @@ def describe_training(cfg: TrainConfig, fitted: Fitted, mesh: Mesh, run: Run, wa
         "lr": {"rule": cfg.lr_rule, "highest": scale_lr(cfg, fitted.batch)},
         "num_parameters": fitted.num_parameters,
         "precision": fitted.precision,
-        "time_s": {name: round(mesh.largest(seconds), 3) for name, seconds in watch.seconds.items()},
-        "peak_memory_mib": round(mesh.largest(mesh.peak_memory_mib), 1),
+        **describe_cost(watch, mesh),
         **read_profile(run),
         **read_timing(run),
         **({} if cfg.target is None else {"target": find_target(cfg.target, list(fitted.seeds), run)}),
