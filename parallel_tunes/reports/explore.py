@@ -12,8 +12,8 @@ from parallel_tunes.data.material import Findings, Floats, Material, list_labels
 from parallel_tunes.reports import explore_figures as figures
 from parallel_tunes.reports import explore_maps as maps
 from parallel_tunes.reports.explore_words import SURE, list_findings, plural, show_duration, show_probability
+from parallel_tunes.reports.numbers import decimals, percent
 from parallel_tunes.reports.page import render_page, to_png
-from parallel_tunes.reports.popularity_words import decimals, percent
 from parallel_tunes.reports.scaling.look import LOOK, Facts, Picture, quietly
 from parallel_tunes.reports.scaling.tables import DASH, Table, Value
 from parallel_tunes.run import Run

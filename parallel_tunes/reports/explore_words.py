@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from parallel_tunes.reports.popularity_words import percent
+from parallel_tunes.reports.numbers import percent
 
 Facts = dict[str, Any]
 SURE = 0.5  # share of given labels that a model should name before its doubts count

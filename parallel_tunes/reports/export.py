@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from parallel_tunes.reports.numbers import decimals, show_ends
 from parallel_tunes.reports.page import render_page
-from parallel_tunes.reports.popularity_words import decimals, show_ends
 from parallel_tunes.reports.scaling.tables import Table, Value, three_figures
 from parallel_tunes.run import Run
 

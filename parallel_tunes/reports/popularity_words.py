@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from parallel_tunes.reports.numbers import decimals, interval_words, percent, show_ends
 from parallel_tunes.reports.popularity_figures import Panel
 from parallel_tunes.reports.scaling.look import Facts
-from parallel_tunes.reports.scaling.tables import DASH
 
 MAJORITY = "share of the commonest class"
 AUC = Panel("auc", "AUC", 0.5, "AUC of chance")
@@ -141,25 +141,6 @@ def time_words(report: Facts) -> str | None:
         moved = f"stays {is_now:g}" if was == is_now else f"is {is_now:g} instead of {was:g}"
         shift = f"the threshold {moved}, and {shift}"
     return f"Under the time split {shift}: accuracies of the two do not compare."
-
-
-def percent(share: float | None) -> str:
-    """A share in per cent."""
-    return DASH if share is None else f"{100 * share:.1f} %"
-
-
-def decimals(value: float | None, places: int = 3) -> str:
-    """A score, with a minus sign as is printed."""
-    return DASH if value is None else f"{value:.{places}f}".replace("-", "−")
-
-
-def show_ends(interval: Sequence[float], show: Callable[[float], str] = decimals) -> str:
-    return f"{show(interval[0])} to {show(interval[1])}"
-
-
-def interval_words(interval: Sequence[float] | None, is_share: bool = False) -> str:
-    """A 95 % interval in words."""
-    return f"95 % interval {show_ends(interval, percent if is_share else decimals)}" if interval else "no interval"
 
 
 def _go_on(sentence: str) -> str:
