@@ -15,7 +15,7 @@ from parallel_tunes.schema import key
 class ListensConfig:
     kind: str = key("where the tables come from", choices=("kkbox",))
     root: Path | None = key(
-        "folder of train, songs, members, song_extra_info and perhaps test, each .csv, .csv.gz or .csv.7z"
+        "folder of train, songs, members, song_extra_info and perhaps test, each .csv or .csv.gz"
     )
     columns: Path | None = key("a preprocess run's folder; default: looked for under logs/preprocess")
     threads: int = key(

@@ -18,10 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from parallel_tunes.data.archives import open_table
 from parallel_tunes.data.cells import Bytes, Cells, Codes, Vocabulary, compiled
 from parallel_tunes.data.listen_columns import Words, transform_songs, transform_users
-from parallel_tunes.data.listen_tables import COLUMNS, Piece, Reader
+from parallel_tunes.data.listen_tables import COLUMNS, Piece, Reader, open_table
 from parallel_tunes.schema import UserError
 
 LISTEN_COLUMNS = (
@@ -49,7 +48,6 @@ class Workshop:
     """What tables are read with; `advance` is called after each."""
 
     paths: Mapping[str, Path]
-    folder: Path
     max_mib: int
     max_rows: int
     threads: int
@@ -59,7 +57,7 @@ class Workshop:
     @contextmanager
     def read(self, name: str) -> Iterator[Reader]:
         """The cells of a table."""
-        with open_table(self.paths[name], max_mib=self.max_mib, scratch=self.folder) as stream:
+        with open_table(self.paths[name], max_mib=self.max_mib) as stream:
             yield Reader(stream, name, self.pool, self.threads)
         self.advance()
 

@@ -15,20 +15,24 @@ within a cell that does not begin with one is a character; lines end in LF, CRLF
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from threading import Lock
 from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 
-from parallel_tunes.data.archives import Stream
 from parallel_tunes.data.cells import TORN, UNEVEN, Bytes, Cells, cut_cells, unquote
+from parallel_tunes.files import explain
 from parallel_tunes.schema import UserError, suggest
 
 COLUMNS = {  # that each table needs; others are passed over
@@ -42,6 +46,58 @@ PIECE_BYTES = 1 << 22  # its cells stay in the caches until they are looked up
 RECORD_BYTES = 1 << 20  # no honest record is longer: an open quote is
 PAD_BYTES = 64  # behind a block, so that eight bytes can be read anywhere in it
 BOM = b"\xef\xbb\xbf"
+
+
+class Stream:
+    """The bytes of a table from its beginning, at most `max_mib` of them."""
+
+    def __init__(self, path: Path, file: io.FileIO | gzip.GzipFile, max_mib: int) -> None:
+        self.path = path
+        self._file, self._max_mib, self._num_read = file, max_mib, 0
+
+    def fill(self, buffer: memoryview) -> int:
+        """Read into all of `buffer`, or up to the end of the table.
+
+        Returns:
+            Bytes read; fewer than asked for only at the end.
+
+        Raises:
+            UserError: the file cannot be read or unpacked, or holds more than `max_mib`.
+        """
+        done = 0
+        try:
+            while done < len(buffer) and (num := self._file.readinto(buffer[done:])):
+                done += num
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(
+                f"{self.path}: not a gzip file that can be unpacked ({error}); is it cut off? Fetch it again"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({explain(error)})") from error
+        self._num_read += done
+        if self._num_read > self._max_mib << 20:
+            raise UserError(f"{self.path}: more than data.max_mib={self._max_mib} MiB when unpacked")
+        return done
+
+    def rewind(self) -> None:
+        """Go back to the beginning."""
+        self._file.seek(0)
+        self._num_read = 0
+
+
+@contextlib.contextmanager
+def open_table(path: Path, *, max_mib: int) -> Iterator[Stream]:
+    """Open `NAME.csv` or `NAME.csv.gz`; more than `max_mib` of it, unpacked, is refused.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
+    try:
+        file = gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({explain(error)})") from error
+    with file:
+        yield Stream(path, file, max_mib)
 
 
 @dataclass(frozen=True)

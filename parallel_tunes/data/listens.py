@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from parallel_tunes import files
 from parallel_tunes.data import listen_columns as columns
-from parallel_tunes.data.archives import find_table
 from parallel_tunes.data.listen_columns import Words
 from parallel_tunes.data.listen_stages import IDS, TABLES_OF, Made, Workshop, make_rows, make_star
 from parallel_tunes.data.listen_stages import LISTEN_COLUMNS as LISTEN_COLUMNS
@@ -48,7 +47,7 @@ def make_listens(
     The result is the same for any number of threads, and whatever the tables are packed in.
 
     Args:
-        root: a folder with train, members, songs and song_extra_info as .csv, .csv.gz or .csv.7z; test may be there.
+        root: a folder with train, members, songs and song_extra_info as .csv or .csv.gz; test may be there.
         max_mib: a table that is larger when unpacked is refused, and so are more listens than `max_rows`.
         progress: opens a bar, a step for each table; `say` is told in one line what was odd.
 
@@ -69,7 +68,7 @@ def make_listens(
             ThreadPoolExecutor(1) as writer,  # the disk takes one stage while the next is read
             progress("tables", len(paths), " tables") as bar,
         ):
-            shop = Workshop(paths, folder, max_mib, max_rows, threads, pool, partial(bar.update, 1))
+            shop = Workshop(paths, max_mib, max_rows, threads, pool, partial(bar.update, 1))
             ids: Words = {}
             for stage, names in TABLES_OF.items():
                 used = {name: prints[name] for name in (*TABLES_OF["rows"], *names) if name in prints}
@@ -102,10 +101,15 @@ def find_tables(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise UserError(f"data.root={root}: no such folder; give the one that holds KKBOX's train.csv, songs.csv …")
-    found = {name: path for name in COLUMNS if (path := find_table(root, name))}
+    endings = (".csv.gz", ".csv")  # the plain file where both are there
+    found = {name: path for name in COLUMNS for ending in endings if (path := root / f"{name}{ending}").is_file()}
+    packed = [f"{name}.csv.7z" for name in COLUMNS if name not in found and (root / f"{name}.csv.7z").is_file()]
+    if packed:
+        commands = " && ".join(f"7z x {name}" for name in packed)
+        raise UserError(f"data.root={root}: .7z is not read; unpack the tables there: {commands}")
     lacking = [f"{name}.csv" for name in COLUMNS if name not in found and name != "test"]
     if lacking:
-        raise UserError(f"data.root={root}: no {', '.join(lacking)}, nor packed as .csv.gz or .csv.7z")
+        raise UserError(f"data.root={root}: no {', '.join(lacking)}, nor packed as .csv.gz")
     return found
 
 

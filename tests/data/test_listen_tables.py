@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 from collections.abc import Sequence
@@ -13,17 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parallel_tunes.data import listen_tables
-from parallel_tunes.data.archives import open_table
-from parallel_tunes.data.listen_tables import COLUMNS, Reader
+from parallel_tunes.data.listen_tables import COLUMNS, Reader, open_table
 from parallel_tunes.schema import UserError
 
 HEADER = "song_id,name,isrc\n"
 Rows = list[list[str]]
 
 
-def read(path: Path, name: str = "song_extra_info", threads: int = 1) -> Rows:
+def read(path: Path, name: str = "song_extra_info", threads: int = 1, max_mib: int = 100) -> Rows:
     rows: Rows = []
-    with ThreadPoolExecutor(threads) as pool, open_table(path, max_mib=100, scratch=path.parent) as stream:
+    with ThreadPoolExecutor(threads) as pool, open_table(path, max_mib=max_mib) as stream:
         for pieces in Reader(stream, name, pool, threads):
             for piece in pieces:
                 for row in piece.cells.tolist():
@@ -140,6 +140,36 @@ def test_lines_are_right_far_into_a_table(small: None, tmp_path: Path) -> None:
         path = write(tmp_path, HEADER.replace("\n", end) + "".join(rows))
         with pytest.raises(UserError, match=r"t\.csv line 302: 2 cells"):
             read(path, threads=2)
+
+
+def test_packed_tables_are_the_same_and_damaged_ones_are_one_line(tmp_path: Path) -> None:
+    text = (HEADER + "".join(f"s{k},{k * k % 977},x\n" for k in range(3000))).encode()
+    path = write(tmp_path, gzip.compress(text[:5000]) + gzip.compress(text[5000:]), "t.csv.gz")  # of two members
+    rows = read(write(tmp_path, text))
+    assert read(path) == rows
+    whole, rng, says = path.read_bytes(), np.random.default_rng(1), list[str]()
+    damaged = [whole[:stop] for stop in (1, 5, 20, len(whole) // 2, len(whole) - 1)]
+    for _ in range(20):
+        flipped = bytearray(whole)
+        flipped[rng.integers(len(flipped))] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            assert read(path) == rows  # a flag or a name in the header may differ, never what comes out
+        except UserError as error:
+            says.append(str(error))
+    assert len(says) >= 15
+    assert all(line.startswith(str(path)) and "\n" not in line for line in says)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_what_unpacks_to_more_is_refused(ending: str, tmp_path: Path) -> None:
+    data = (HEADER + "1,2,3\n").encode().ljust(2**20 + 1, b"\n")
+    path = write(tmp_path, gzip.compress(data) if ending == ".csv.gz" else data, f"t{ending}")
+    with pytest.raises(UserError, match=rf"t{ending}: more than data\.max_mib=1 MiB"):
+        read(path, max_mib=1)
+    assert read(path, max_mib=2) == [["1", "2", "3"]]
 
 
 def test_every_table_knows_its_columns() -> None:

@@ -276,6 +276,14 @@ def test_bad_tables_are_one_line(fault: str, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("manifest.json")) if (tmp_path / "out").exists() else True
 
 
+def test_tables_packed_as_7z_are_one_line_with_the_command(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", train=None)
+    (root / "train.csv.7z").write_bytes(b"7z")
+    (root / "songs.csv.7z").write_bytes(b"not looked at beside songs.csv")
+    with pytest.raises(UserError, match=r"in: \.7z is not read; unpack the tables there: 7z x train\.csv\.7z$"):
+        make(root, tmp_path / "out")
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root=.*nowhere: no such folder"):
         make(tmp_path / "nowhere", tmp_path / "out")
