@@ -93,11 +93,10 @@ def open_table(path: Path, *, max_mib: int) -> Iterator[Stream]:
         UserError: the file cannot be opened.
     """
     try:
-        file = gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as file:
+            yield Stream(path, file, max_mib)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({explain(error)})") from error
-    with file:
-        yield Stream(path, file, max_mib)
 
 
 @dataclass(frozen=True)
