@@ -72,7 +72,7 @@ def measure_once(cells: Sequence[Cell], rng: np.random.Generator, advance: Calla
             own_s, busy_s = (cell.cpu_s or time.thread_time)() - own_s, machine.busy_s() - busy_s
         if cell.cpu_s:
             wall_s, taken_s = wall_s + elapsed_s, taken_s + (busy_s - own_s) / (os.cpu_count() or 1)
-        elif cell.one_thread and cell.kind != "floor":  # which prepares something before its time is taken
+        elif cell.one_thread:
             wall_s, taken_s = wall_s + seconds, taken_s + seconds - own_s
         ms[cell.name] = 1000 * seconds / cell.n
         advance()

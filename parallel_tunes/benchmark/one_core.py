@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import to_float
 from parallel_tunes.audio.logmel import log_mel
-from parallel_tunes.benchmark import floor, peers
+from parallel_tunes.benchmark import peers
 from parallel_tunes.benchmark.clips import ENCODINGS, MAX_BYTES, Clips
 from parallel_tunes.benchmark.suite import Cell
 from parallel_tunes.config import FeaturesConfig
@@ -21,7 +21,7 @@ from parallel_tunes.config import FeaturesConfig
 FULL = "wav22"  # the encoding that is taken apart
 MONO, STEREO = "one_core_mono", "one_core_stereo"
 GROUPS = {MONO: "One core, WAV at 22 050 Hz, mono", STEREO: "One core, stereo at 44 100 Hz"}
-PASSES = {"peer": (2, 1), "ours": (8, 2), "part": (8, 2), "floor": (8, 2)}  # over the sounds: of FULL, of the others
+PASSES = {"peer": (2, 1), "ours": (8, 2), "part": (8, 2)}  # over the sounds: of FULL, of the others
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OneCore:
     features: FeaturesConfig
 
     def list_cells(self) -> Iterator[Cell]:
-        """For each encoding librosa, ours and our decoding; for one of them torchaudio, the kernels and the floor too."""
+        """For each encoding librosa, ours and our decoding; for one of them torchaudio and the kernels too."""
         extract = partial(front_end.extract, features=self.features, max_bytes=MAX_BYTES)
         load = partial(front_end.load, features=self.features, max_bytes=MAX_BYTES)
         find_levels = partial(peers.find_levels, features=self.features)
@@ -47,40 +47,14 @@ class OneCore:
                 yield from self._take_apart([load(path) for path in paths])
 
     def _take_apart(self, sources: list[front_end.Source]) -> Iterator[Cell]:
-        """Spectrograms of samples in memory, and the floor."""
+        """Spectrograms of samples in memory."""
         transform = partial(front_end.transform, features=self.features)
         yield _cell(f"kernel_{FULL}", "of that the spectrogram", "part", transform, sources)
         samples = [to_float(source.samples) for source in sources if source.samples is not None]
         compute = partial(peers.transform, features=self.features)
         yield _cell(f"librosa_kernel_{FULL}", "librosa, the spectrogram alone", "peer", compute, samples)
-        work, n = self._count_work(), PASSES["floor"][0] * len(sources)
-        for kind, what, measure in (
-            ("flops", "floor: the Fourier transforms' operations", floor.time_flops),
-            ("bytes", "floor: the bytes read and written", floor.time_bytes),
-        ):
-            yield Cell(f"floor_{kind}", what, MONO, "floor", n, partial(measure, work, n), one_thread=True)
 
-    def _count_work(self) -> floor.Work:
-        num_samples = round(self.features.sample_rate_hz * (self.features.clip_s or 0))
-        return floor.count_work(self.features, num_samples, self.clips.encoded[FULL][0].stat().st_size)
-
-    def examine(self, medians_ms: Mapping[str, float]) -> dict[str, Any]:
-        """How far from librosa, dB, and how near the floor."""
-        facts: dict[str, Any] = {"agreement_db": self._find_differences()}
-        if f"ours_{FULL}" in medians_ms:
-            work, floor_ms = self._count_work(), medians_ms["floor_flops"] + medians_ms["floor_bytes"]
-            moved = work.bytes_read + work.bytes_written
-            facts["floor"] = {
-                **asdict(work),
-                "kernel_gflop_per_s": round(work.flops / medians_ms[f"kernel_{FULL}"] / 1e6, 2),
-                "core_gflop_per_s": round(work.flops / medians_ms["floor_flops"] / 1e6, 2),
-                "copy_gb_per_s": round(moved / medians_ms["floor_bytes"] / 1e6, 2),
-                "ms_a_clip": round(floor_ms, 4),
-                "share_reached": round(floor_ms / medians_ms[f"ours_{FULL}"], 4),
-            }
-        return facts
-
-    def _find_differences(self) -> dict[str, float]:
+    def find_differences(self) -> dict[str, float]:
         """The largest differences from librosa over all clips: of the float16 that shards hold, and of the kernel's float32."""
         found = dict[str, float]()
 

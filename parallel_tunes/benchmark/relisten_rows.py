@@ -110,12 +110,6 @@ class Listens:
         num = len(self.codes) - self.num_train
         return self.num_train + np.arange(min(num, most)) * num // min(num, most)
 
-    def count_touched(self, step: int, batch: int) -> int:
-        """Different rows of the table that a step's rows name, all columns together."""
-        codes = self.codes[self.ids(step, batch)]
-        parts = (self.user_codes[codes[:, 0]], self.song_codes[codes[:, 1]], codes[:, 2:])
-        return sum(len(np.unique(column)) for part in parts for column in part.T)
-
 
 def _fit(seen: NDArray[Any], column: NDArray[Any]) -> Codes:
     return fit_lookup(seen, int(column.max(initial=0)) + 1, min_count=MIN_COUNT, num_buckets=NUM_BUCKETS)

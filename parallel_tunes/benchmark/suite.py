@@ -15,7 +15,7 @@ class Cell:
         name: in rows and reports.
         what: the same in words.
         group: cells of one group share a table and a chart.
-        kind: `peer`, `ours`, `part` of ours, or `floor`, what bounds them all.
+        kind: `peer`, `ours`, or `part` of ours.
         n: clips or samples in one measurement.
         measure: does the work for all n; seconds.
         one_thread: whether it is done by this thread alone, which waits for nothing; torch, BLAS and OpenMP start no others.

@@ -17,7 +17,6 @@ Open = Callable[[BenchmarkJob, Run, Mapping[str, Any]], AbstractContextManager[S
 SUITES: dict[str, Open] = {
     "preprocess": preprocessing.open_suite,
     "train": training.open_train,
-    "threads": training.open_threads,
     "svm": svm.open_svm,
     "tables": tables_suite.open_tables,
     "serve": serving.open_serve,

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from parallel_tunes import files
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
 from parallel_tunes.benchmark.svm_worker import TOLERANCE, C
@@ -57,7 +55,6 @@ METHOD = (
     " (LinearSVC's tol; SGDClassifier's epochs and first step) the first that reaches it, from loose to tight, is timed.",
     f"Short fits are repeated for about {LEAST_S:g} s in each repetition. A figure is the median over the repetitions, in a new random"
     " order each; a ratio the median of the ratios within each.",
-    "The floor: one pass over the rows by the same kernel, which gives objective, gradient and dual once.",
 )  # fmt: skip
 
 
@@ -102,11 +99,7 @@ def open_svm(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Iterato
         raise UserError(f"data.root={cfg.data.root}: suite=svm draws its own problems; leave data.root out")
     sizes, no_gpu = [parse_size(text) for text in cfg.benchmark.sizes], find_gpu()
     names = choose(cfg, no_gpu)
-    notes = (
-        []
-        if no_gpu is None
-        else [f"No GPU here ({no_gpu}): its rows are left out, and where one begins to pay is not known."]
-    )
+    notes = [] if no_gpu is None else [f"No GPU here ({no_gpu}): its rows are left out."]
     with start_solvers(names, sizes, cfg, run) as solvers:
         cut = [
             {"row": ROWS[solver.row][0], "size": solver.size.name, "reason": solver.reason}
@@ -115,7 +108,7 @@ def open_svm(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Iterato
         ]
         notes += [f"{found['row']} at {found['size']}: {found['reason']}." for found in cut]
         ready = [solver for solver in solvers if not solver.reason]
-        cells = [*map(make_cell, ready), *(make_floor(solver) for solver in ready if solver.row == "numba")]
+        cells = [make_cell(solver) for solver in ready]
         known = {cell.name for cell in cells}
         yield Suite(
             unit="fit",
@@ -182,7 +175,7 @@ def start_solvers(names: Sequence[str], sizes: Sequence[Size], cfg: BenchmarkJob
 def settle(solver: Solver, cut_s: float) -> None:
     """Find the first setting that reaches the gap; a solution that takes longer than `cut_s` is cut."""
     try:
-        solver.worker.ask("pass", START_S)
+        solver.worker.ask("start", START_S)
         for setting in range(1_000):
             found = solver.worker.ask(f"try {setting}", cut_s + 60)  # the first one waits for the lower bound too
             if found["seconds"] > cut_s:
@@ -211,16 +204,6 @@ def make_cell(solver: Solver) -> Cell:
     return Cell(name, what, f"svm_{solver.size.name}", kind, num, measure, cpu_s=solver.worker.cpu_s)
 
 
-def make_floor(solver: Solver) -> Cell:
-    """One pass over the rows, by the worker whose kernel it is."""
-
-    def measure() -> float:
-        return sum(float(solver.worker.ask("pass")["seconds"]) for _ in range(MOST_FITS))
-
-    what, group = "floor: one pass over the rows", f"svm_{solver.size.name}"
-    return Cell(f"pass_{solver.size.name}", what, group, "floor", MOST_FITS, measure)
-
-
 def list_comparisons(sizes: Sequence[Size]) -> Iterator[Comparison]:
     """Each ratio at the size that its name stands for, the largest where that is not measured; the others with the size behind."""
     names = [size.name for size in sizes]
@@ -235,7 +218,7 @@ def list_comparisons(sizes: Sequence[Size]) -> Iterator[Comparison]:
 
 
 def examine(solvers: Sequence[Solver], cut: list[dict[str, Any]], medians_ms: Mapping[str, float]) -> dict[str, Any]:
-    """What each row was certified of, what was cut, how time grows with size, and from where on a GPU pays."""
+    """The gap each row was certified to, and what was cut."""
     solved = [
         {"row": solver.row, "what": ROWS[solver.row][0], "num_rows": solver.size.num_rows, "num_features": solver.size.num_features,
          "gap": solver.first["gap"], "objective": solver.first["objective"], "passes": solver.first["passes"],
@@ -243,44 +226,4 @@ def examine(solvers: Sequence[Solver], cut: list[dict[str, Any]], medians_ms: Ma
         for solver in solvers
         if solver.first
     ]  # fmt: skip
-    floors = {name.removeprefix("pass_"): ms for name, ms in medians_ms.items() if name.startswith("pass_")}
-    for found in solved:
-        floor = floors.get(f"{found['num_rows']}x{found['num_features']}")
-        found["passes_worth"] = None if floor is None else found["ms"] / floor
-    return {
-        "svm": {
-            "tolerance": TOLERANCE,
-            "solved": solved,
-            "cut": cut,
-            "crossover": find_crossover(solved),
-            "cores": os.cpu_count(),
-        }
-    }
-
-
-def find_crossover(solved: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The rows × features from which on the GPU, transfer included, is quicker than all cores; None without a GPU.
-
-    Both times are taken as straight between measured sizes, on logarithmic scales.
-    """
-    values = sorted({found["num_rows"] * found["num_features"] for found in solved})
-    times: dict[str, dict[int, float]] = {"numba": {}, "cuda": {}}
-    for found in solved:
-        if found["row"] in times:
-            at = found["num_rows"] * found["num_features"]
-            times[found["row"]][at] = found["ms"] / 1000 + (found["transfer_s"] or 0)
-    common = [at for at in values if at in times["numba"] and at in times["cuda"]]
-    if not common:
-        return None
-    gains = [float(np.log(times["numba"][at] / times["cuda"][at])) for at in common]
-    facts: dict[str, Any] = {
-        "values": None,
-        "measured": common,
-        "times_faster": [float(np.exp(gain)) for gain in gains],
-    }
-    for one, other, low, high in zip(common, common[1:], gains, gains[1:], strict=False):
-        if low < 0 <= high:
-            facts["values"] = float(np.exp(np.log(one) + (np.log(other) - np.log(one)) * low / (low - high)))
-    if gains[0] >= 0:
-        facts["values"] = float(common[0])
-    return facts
+    return {"svm": {"tolerance": TOLERANCE, "solved": solved, "cut": cut, "cores": os.cpu_count()}}

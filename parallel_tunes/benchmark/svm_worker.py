@@ -1,7 +1,7 @@
 """python -m parallel_tunes.benchmark.svm_worker ROW NUM_ROWS NUM_FEATURES SEED: a process that solves one SVM, as often as told.
 
 A line `try K` has it solve with its K-th setting, data in memory already; the answer is a line of JSON: seconds, the relative
-duality gap that is certified, the objective, and whether there is no tighter setting. `pass` times one pass over the data.
+duality gap that is certified, the objective, and whether there is no tighter setting. `start` is answered once all is ready.
 """
 
 from __future__ import annotations
@@ -129,17 +129,11 @@ def main(argv: Sequence[str]) -> None:
         answer = ours(
             NumbaOracle if row == "numba" else NumpyOracle, rows, "gradient" if row == "numpy_gd" else "newton"
         )
-    probe = NumbaOracle(rows)
     # compiled before the first solution is timed
     solve_newton(NumbaOracle, rows.take(np.arange(min(num_rows, 2000))), Mesh(), Limits(TOLERANCE))
     for line in hold.lines:
         word, _, setting = line.strip().partition(" ")
-        if word == "pass":
-            began = time.perf_counter()
-            probe.query(np.full(rows.num_weights, 0.1), 0.1)
-            found: Answer = {"seconds": time.perf_counter() - began}
-        else:
-            found = answer(int(setting)) | {"transfer_s": transfer_s}
+        found: Answer = {} if word == "start" else answer(int(setting)) | {"transfer_s": transfer_s}
         print(json.dumps(found), file=hold.answers, flush=True)
 
 

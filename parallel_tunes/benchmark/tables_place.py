@@ -94,11 +94,6 @@ class Place:
         """Of a listen with all that the tables say of its user and song."""
         return len(COLUMNS["train"]) + sum(len(COLUMNS[name]) - 1 for name in ("songs", "members", "song_extra_info"))
 
-    @cached_property
-    def num_touched(self) -> int:
-        """Different embeddings that a batch names."""
-        return self.rows.count_touched(1, self.batch)
-
     def command(self, name: str) -> Command:
         """How a row's process is started."""
         row = ROWS[name]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from parallel_tunes import files
-from parallel_tunes.benchmark import floor
 from parallel_tunes.benchmark.medians import estimate_ratio
 from parallel_tunes.benchmark.relisten_judging import judge_rows
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
@@ -23,8 +22,6 @@ from parallel_tunes.schema import UserError, suggest
 
 FOLDER = "listens"  # of tables and columns, within the run's: removed when all is done, since they are large
 READINGS = "readings.jsonl"  # what a reading tells besides its time
-WIDTH = 64  # of embeddings
-PASSES = 4  # over the embeddings that a step touches: read, gradient written, gradient read, embedding written
 COMPARISONS = (
     Comparison("tables_vs_pandas_time", "tables to columns: ours against the seed's way", "tables_seed", "tables_ours"),
     Comparison("relisten_vs_seed_rows_per_s", "training: ours against the seed's loop", "relisten_seed", "relisten_ours"),
@@ -42,8 +39,6 @@ METHOD = (
     "Training: the same batches, columns and table of embeddings for all, 64 wide; codes of fewer than 3 rows share, which the seed's"
     " did not: its steps go over the whole table and are the shorter for it. Its batches are laid out before its time begins; ours"
     " read and gather theirs within. After steps that are not kept.",
-    "The floors: bytes at the speed of a copy in memory on one core. Tables: those read, and those of the 20 columns. Training:"
-    f" the embeddings that a batch touches, {PASSES} times over (read, gradient written, gradient read, written), and its rows.",
 )  # fmt: skip
 
 
@@ -65,7 +60,6 @@ def open_tables(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Iter
         cells = [make_reading(name, place, readings) for name in names if name not in trainers]
         workers = start_trainers(trainers, place, run, ending)
         cells += [make_training(name, worker, place, cfg.benchmark.seconds) for name, worker in workers.items()]
-        cells += list_floors(place, {cell.group for cell in cells})
         known = {cell.name for cell in cells}
 
         def examine(medians_ms: Mapping[str, float]) -> dict[str, Any]:
@@ -194,41 +188,20 @@ def make_training(name: str, worker: Worker, place: Place, wanted_s: float) -> C
     return Cell(name, row.what, row.group, row.kind, num, measure, cpu_s=worker.cpu_s)
 
 
-def list_floors(place: Place, groups: set[str]) -> Iterator[Cell]:
-    """Bytes at the speed of a copy in memory, in the groups that are there."""
-    num = place.thousands
-    if "tables" in groups:
-        whole = floor.Work(0, 0.0, place.num_bytes, 4 * place.num_columns * place.num_listens)
-        what = "floor: the bytes of tables and columns"
-        yield Cell("floor_tables", what, "tables", "floor", num, lambda: floor.time_bytes(whole, 1))
-    if "relisten" in groups:
-        own = (place.rows.codes[0], place.rows.numbers[0], place.rows.targets[0])
-        num_bytes = PASSES * 4 * WIDTH * place.num_touched + place.batch * sum(each.nbytes for each in own)
-        batch, steps = floor.Work(0, 0.0, num_bytes, 0), num * UNIT / place.batch
-        what = "floor: the bytes of a batch and its embeddings"
-        yield Cell("floor_relisten", what, "relisten", "floor", num, lambda: steps * floor.time_bytes(batch, 1))
-
-
 def describe(place: Place, readings: Readings, medians_ms: Mapping[str, float]) -> dict[str, Any]:
-    """What the tables are, seconds of each way, and how near each row comes to its floor."""
+    """What the tables are, and the seconds of each way."""
     stars = [told["star_s"] for told in readings.of("tables_ours")]
     seconds = {
         name: round(medians_ms[name] / 1000 * place.num_listens / UNIT, 4)
-        for name in (*ROWS, "floor_tables")
+        for name in ROWS
         if name in medians_ms and not name.startswith("relisten_")
     }
     tables = {
         "num_listens": place.num_listens,
         "num_columns": place.num_columns,
         "num_bytes": place.num_bytes,
-        "num_touched": place.num_touched if "floor_relisten" in medians_ms else None,
         "seconds": seconds,
         "star_s": round(statistics.median(stars), 4) if stars else None,
         "has_equal_codes": True if len(readings.digests()) == 2 else None,  # else there were an error
-        "share_of_floor": {
-            name: round(medians_ms[f"floor_{row.group}"] / medians_ms[name], 4)
-            for name, row in ROWS.items()
-            if name in medians_ms
-        },
     }
     return {"tables": tables, "reload_s": seconds.get("tables_reload")}

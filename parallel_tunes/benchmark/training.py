@@ -1,35 +1,37 @@
-"""The suites `train` and `threads`: one and the same training beside its peers, and on other ranks and threads."""
+"""The suite `train`: one and the same training beside its peers, and on other ranks."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from parallel_tunes import files
-from parallel_tunes.benchmark import roofline, rows, tracks
-from parallel_tunes.benchmark.rows import Row
+from parallel_tunes.benchmark import tracks
 from parallel_tunes.benchmark.suite import Cell, Comparison, Suite
-from parallel_tunes.config import BenchmarkJob, FeaturesConfig
-from parallel_tunes.config_train import ModelConfig
-from parallel_tunes.parallel.workers import Worker
+from parallel_tunes.config import BenchmarkJob
+from parallel_tunes.parallel.launch import Command
+from parallel_tunes.parallel.workers import Worker, launcher_settings, plain_command, ranks_command
 from parallel_tunes.run import Run
-from parallel_tunes.schema import UserError, build, defaults, suggest
-from parallel_tunes.train.gradient import choose_precision
-from parallel_tunes.train.model_folder import build_model
+from parallel_tunes.schema import UserError, suggest
 
 FOLDER = "training-"  # of tracks and runs, within the run's; removed at the end
+MODULE = "parallel_tunes.benchmark.worker"
+COUNTS = (1, 2, 4)  # of ranks of one thread each, as far as there are cores
+PEERS = ("lightning", "accelerate")
+# a training that is never done, keeps its learning rate, and waits for as long as others are timed
+ENDLESS = ("train.num_epochs=1000000", "train.patience=1000000", "train.warmup=0", "parallel.timeout_s=1000000")
 GROUPS = {
     "training": "Training on all cores",
     "ranks": "Ranks of one thread each",
-    "threads": "Ranks and threads",
     "training_gpu": "Training on the GPU",
 }
 METHOD = (
@@ -40,15 +42,93 @@ METHOD = (
     "All train GenreCNN at its default widths, with 10 labels, on random crops: 128 frames of 128 mel bands.",
     "Ours is `ptunes train` itself under torchrun, as hpc/torchrun.sh starts it, with run folder, checkpoints and"
     " evaluations. Steps are timed, with all that happens meanwhile; what any of them does between epochs is not.",
-)
-PEERS_METHOD = (
     "The seed projects' loop: float32, Adam, a Dataset of single crops, each step's loss read, the allocator as it comes."
     " Its DataLoader works in the training's process, and so do the peers': workers would take cores from the model.",
     "The bare loop: model, optimizer and precision as our learner prepares them, the allocator as for ours, batches cut"
     " from memory; no harness.",
     "Lightning and Accelerate: their defaults with bf16 in mixed precision, in plain python.",
-    "The floor: the convolutions' operations, forward and backward, at the speed of a matrix product on as many threads.",
 )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A process that trains, or torchrun and its ranks.
+
+    Args:
+        name: of its cell, and of its folder.
+        what: the same in words.
+        group, kind: of its cell.
+        loop: what the worker runs.
+        batch: the global one.
+        num_ranks, num_threads: under torchrun, threads a rank; 0: plain python, with the threads it takes by itself.
+        is_tuned: with the launcher's settings of the allocator.
+    """
+
+    name: str
+    what: str
+    group: str
+    kind: str
+    loop: str
+    batch: int
+    num_ranks: int = 0
+    num_threads: int = 0
+    is_tuned: bool = False
+    device: str = "cpu"
+
+    def command(self, folder: Path) -> Command:
+        """How to start it; tracks lie, and runs are made, in `folder`."""
+        shards = folder / "tracks"
+        if not self.num_ranks:
+            settings = launcher_settings() if self.is_tuned else {}
+            return plain_command(MODULE, [self.loop, str(shards), str(self.batch)], settings)
+        words = (
+            self.loop, "train", f"data.shards={shards}", "split=lists", f"task.crop_s={tracks.CROP_S}", f"train.batch={self.batch}",
+            f"train.device={self.device}", f"run.dir={folder / self.name}", *ENDLESS,
+        )  # fmt: skip
+        tuned = ranks_command(MODULE, words, num_ranks=self.num_ranks, num_threads=self.num_threads)
+        kept = {name: value for name, value in tuned.environment.items() if self.is_tuned or "MALLOC" not in name}
+        return Command(tuned.words, kept)
+
+
+def list_rows(batch: int, num_cores: int) -> Iterator[Row]:
+    """Peers and ours on all cores; ranks of ours; ours on a GPU if there is one."""
+    yield Row("seed_loop", "the seed projects' loop", "training", "peer", "seed_loop", batch)
+    for name in PEERS:
+        if importlib.util.find_spec(name):
+            yield Row(name, name.capitalize(), "training", "peer", name, batch)
+    yield Row("bare_loop", "a bare loop, all else as ours", "training", "peer", "bare_loop", batch, is_tuned=True)
+    ours = "ours, ptunes train"
+    yield Row("ours", ours, "training", "ours", "ours", batch, 1, num_cores, is_tuned=True)
+    plain = f"{ours}, the allocator as it comes"
+    yield Row("ours_plain_malloc", plain, "training", "ours", "ours", batch, 1, num_cores)
+    for num in (num for num in COUNTS if num <= num_cores):
+        name, on = f"ours_ddp_{num}", count(num, "rank")
+        yield Row(name, f"{on}, a batch of {batch} over all", "ranks", "ours", "ours", batch, num, 1, is_tuned=True)
+        if num > 1:
+            what, whole = f"{on}, a batch of {batch} each", num * batch
+            yield Row(f"{name}_weak", what, "ranks", "ours", "ours", whole, num, 1, is_tuned=True)
+    if torch.cuda.is_available():
+        yield Row("ours_gpu", ours, "training_gpu", "ours", "ours", batch, 1, num_cores, is_tuned=True, device="cuda")
+
+
+def list_comparisons(num_cores: int) -> Iterator[Comparison]:
+    """Ours against peers, ranks against one rank; what is there of them."""
+    others = {"seed_loop": "the seed projects' loop", "bare_loop": "a bare loop with the same settings"}
+    for name in ("seed_loop", "bare_loop", *PEERS):
+        what = f"training: ours against {others.get(name, name.capitalize())}"
+        yield Comparison(f"train_vs_{name}", what, name, "ours")
+    what = "training: ours with hpc/torchrun.sh's settings of the allocator against without"
+    yield Comparison("malloc_tuned_vs_plain", what, "ours_plain_malloc", "ours")
+    for num in (num for num in COUNTS if 1 < num <= num_cores):
+        what = f"{num} ranks of one thread against 1, the same batch"
+        yield Comparison(f"ddp_{num}_vs_1_strong", f"{what} over all", "ours_ddp_1", f"ours_ddp_{num}")
+        yield Comparison(f"ddp_{num}_vs_1_weak", f"{what} a rank", "ours_ddp_1", f"ours_ddp_{num}_weak")
+    yield Comparison("train_gpu_vs_cpu", "training: ours on the GPU against all cores", "ours", "ours_gpu")
+
+
+def count(num: int, noun: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{num} {noun}{'' if num == 1 else 's'}"
 
 
 @contextlib.contextmanager
@@ -59,47 +139,25 @@ def open_train(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Itera
         machine: names where this runs.
     """
     num_cores, batch = len(os.sched_getaffinity(0)), cfg.benchmark.batch
-    every, flops = list(rows.list_train_rows(batch, num_cores)), count_flops()
+    every = list(list_rows(batch, num_cores))
     chosen = choose(every, cfg)
-    missing = [name for name in rows.PEERS if name not in {row.name for row in every}]
-    notes = [f"{name} is not installed: its row is left out." for name in missing]
+    notes = [
+        f"{name} is not installed: its row is left out." for name in PEERS if name not in {row.name for row in every}
+    ]
     if not torch.cuda.is_available():
         notes.append("No GPU here: its row is left out.")
     with start_workers(chosen, cfg, run) as cells:
-        floors = list(list_floors(flops, batch, num_cores, {row.group for row in chosen}))
-        examine = partial(find_shares, [*cells, *floors], flops)
-        comparisons = list(rows.list_train_comparisons(num_cores))
-        yield make_suite([*cells, *floors], comparisons, (*METHOD, *PEERS_METHOD), notes, examine, cfg, machine)
-
-
-@contextlib.contextmanager
-def open_threads(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Iterator[Suite]:
-    """Ours on one rank with more and more threads, and on ranks that fill the cores.
-
-    Args:
-        machine: names where this runs.
-    """
-    every = list(rows.list_threads_rows(cfg.benchmark.batch, len(os.sched_getaffinity(0))))
-    with start_workers(choose(every, cfg), cfg, run) as cells:
-        yield make_suite(cells, list(rows.list_threads_comparisons(every)), METHOD, [], lambda _: {}, cfg, machine)
-
-
-def make_suite(
-    cells: Sequence[Cell], comparisons: Sequence[Comparison], method: tuple[str, ...], notes: list[str],
-    examine: Callable[[Mapping[str, float]], dict[str, Any]], cfg: BenchmarkJob, machine: Mapping[str, Any],
-) -> Suite:  # fmt: skip
-    """The suite of some cells, with what can be compared of them."""
-    names, batch = {cell.name for cell in cells}, cfg.benchmark.batch
-    return Suite(
-        unit="sample",
-        groups={cell.group: f"{GROUPS[cell.group]}, a batch of {batch}" for cell in cells},
-        cells=tuple(cells),
-        comparisons=tuple(each for each in comparisons if {each.slow, each.fast} <= names),
-        method=method,
-        notes=tuple(notes),
-        key=files.digest_json({**machine, "tracks": tracks.digest(), "batch": batch, "cells": sorted(names)})[:16],
-        examine=examine,
-    )
+        names = {cell.name for cell in cells}
+        yield Suite(
+            unit="sample",
+            groups={cell.group: f"{GROUPS[cell.group]}, a batch of {batch}" for cell in cells},
+            cells=tuple(cells),
+            comparisons=tuple(each for each in list_comparisons(num_cores) if {each.slow, each.fast} <= names),
+            method=METHOD,
+            notes=tuple(notes),
+            key=files.digest_json({**machine, "tracks": tracks.digest(), "batch": batch, "cells": sorted(names)})[:16],
+            examine=lambda _: {},
+        )
 
 
 def choose(every: list[Row], cfg: BenchmarkJob) -> list[Row]:
@@ -145,41 +203,3 @@ def make_cell(row: Row, worker: Worker, wanted_s: float) -> Cell:
         return float(worker.ask(f"go {num_steps}")["seconds"])
 
     return Cell(row.name, row.what, row.group, row.kind, num_steps * row.batch, measure, cpu_s=worker.cpu_s)
-
-
-def count_flops() -> float:
-    """Of a sample of the default model."""
-    features: FeaturesConfig = build(FeaturesConfig, defaults("features", "logmel"), "features.")
-    size = (features.num_mels, tracks.WINDOW)
-    model = build_model(build(ModelConfig, defaults("model", "genre_cnn"), "model."), tracks.NUM_LABELS, 0, size)
-    return roofline.count_flops(model, *size)
-
-
-def list_floors(flops: float, n: int, num_cores: int, groups: set[str]) -> Iterator[Cell]:
-    """The operations of n samples at the speed of matrix products, in each group that wants such rows.
-
-    Args:
-        flops: of a sample.
-    """
-    for group, device in (("training", "cpu"), ("training_gpu", "cuda")):
-        for dtype in (torch.float32, torch.bfloat16) if group in groups else ():
-            # where there is no hardware for it, bfloat16 is slower than float32
-            if dtype == torch.float32 or choose_precision("auto", torch.device(device)) == "bf16":
-                name = str(dtype).removeprefix("torch.")
-                what = f"floor: the convolutions' operations, {name}"
-                measure = partial(roofline.time_products, n * flops, dtype, device, num_cores)
-                yield Cell(f"floor_{name}_{device}", what, group, "floor", n, measure)
-
-
-def find_shares(cells: Sequence[Cell], flops: float, medians_ms: Mapping[str, float]) -> dict[str, Any]:
-    """How near each row comes to the quickest matrix product of its group."""
-    found = dict[str, Any]()
-    for group in dict.fromkeys(cell.group for cell in cells if cell.kind == "floor"):
-        times = {cell.name: medians_ms[cell.name] for cell in cells if cell.group == group}
-        floors = {name: ms for name, ms in times.items() if name.startswith("floor_")}
-        least = min(floors.values())
-        found[group] = {
-            "gflop_per_s": {name.split("_")[1]: round(flops / ms / 1e6, 1) for name, ms in floors.items()},
-            "share_reached": {name: round(least / ms, 4) for name, ms in times.items() if name not in floors},
-        }
-    return {"roofline": {"gflop_a_sample": round(flops / 1e9, 4), "groups": found}} if found else {}

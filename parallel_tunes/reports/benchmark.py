@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from parallel_tunes.reports.benchmark_growth import draw_growth
-from parallel_tunes.reports.page import BLUE, GREY, ORANGE, SKY, STYLE, render_page, to_png
+from parallel_tunes.reports.page import BLUE, ORANGE, SKY, STYLE, render_page, to_png
+from parallel_tunes.reports.scaling.tables import three_figures
 from parallel_tunes.run import Run
 
 Cells = list[dict[str, Any]]
-COLOURS = {"peer": ORANGE, "ours": BLUE, "part": SKY, "floor": GREY}
-NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours", "floor": "floor"}
+COLOURS = {"peer": ORANGE, "ours": BLUE, "part": SKY}
+NAMES = {"peer": "peers", "ours": "ours", "part": "parts of ours"}
 # groups that are drawn as clips or samples a second: longer bars are better
-PER_SECOND = ("pipeline", "training", "ranks", "threads", "training_gpu", "relisten", "serving")
+PER_SECOND = ("pipeline", "training", "ranks", "training_gpu", "relisten", "serving")
 BARS: Any = STYLE | {"axes.grid.axis": "x", "axes.axisbelow": True}
 
 
@@ -30,8 +30,6 @@ def write(run: Run, report: dict[str, Any]) -> None:
     with matplotlib.rc_context(BARS):
         for group, cells in groups_of(report).items():
             pictures[group] = to_png(draw_bars(cells, group))
-        if "svm" in report["metrics"]:
-            pictures["growth"] = to_png(draw_growth(report["metrics"]["svm"]))
     for group, data in pictures.items():
         run.write_bytes(f"{group}.png", data)
     run.write_bytes("report.html", render(report, pictures).encode())
@@ -55,31 +53,19 @@ def to_lines(report: dict[str, Any]) -> Iterator[str]:
         unit = unit_of(cells)
         yield f"{'':{width}}  {f'ms a {unit}':>11}  {interval_name(metrics):>19}  {f'{unit}s/s':>9}  {'n':>5}"
         for cell in cells:
-            interval = f"{figures(cell['low'])} to {figures(cell['high'])}"
-            rate = figures(1000 / cell["median"])
-            yield f"{cell['what']:{width}}  {figures(cell['median']):>11}  {interval:>19}  {rate:>9}  {cell['n']:>5}"
+            interval = f"{three_figures(cell['low'])} to {three_figures(cell['high'])}"
+            rate = three_figures(1000 / cell["median"])
+            yield f"{cell['what']:{width}}  {three_figures(cell['median']):>11}  {interval:>19}  {rate:>9}  {cell['n']:>5}"
     yield ""
     width = max(map(len, metrics["ratios"]), default=0)
     for name, ratio in metrics["ratios"].items():
         low, high = metrics["intervals"][name]
-        interval = f"{figures(low)} to {figures(high)}"
-        yield f"{name:{width}}  {figures(ratio):>6} ×  {interval:>16}  {metrics['compared'][name]}"
-    yield from cost_lines(report)
+        interval = f"{three_figures(low)} to {three_figures(high)}"
+        yield f"{name:{width}}  {three_figures(ratio):>6} ×  {interval:>16}  {metrics['compared'][name]}"
     yield from tables_lines(metrics)
     yield from serving_lines(metrics)
     for found in metrics.get("svm", {}).get("cut", []):
         yield f"{found['row']} at {found['size']}: {found['reason']}"
-
-
-def cost_lines(report: dict[str, Any]) -> Iterator[str]:
-    """What more tracks would cost, as plain text."""
-    rows = report["metrics"].get("costs", [])
-    if rows:
-        yield ""
-        yield f"at these rates{'':24}  {'tracks':>9}  {'core-hours':>10}  {'GB':>6}  {'shards':>6}"
-    for row in rows:
-        hours, size = figures(row["core_hours"]), figures(row["num_bytes"] / 1e9)
-        yield f"{row['files']:38}  {row['num_tracks']:>9}  {hours:>10}  {size:>6}  {row['num_shards']:>6}  {row['command']}"
 
 
 def tables_lines(metrics: dict[str, Any]) -> Iterator[str]:
@@ -90,7 +76,7 @@ def tables_lines(metrics: dict[str, Any]) -> Iterator[str]:
     whats = {cell["name"]: cell["what"] for cell in metrics["cells"]}
     peaks, seconds = metrics["peak_mib"], metrics["tables"]["seconds"]
     for name in (*seconds, *(name for name in peaks if name not in seconds)):
-        time = f"{figures(seconds[name])} s" if name in seconds else ""
+        time = f"{three_figures(seconds[name])} s" if name in seconds else ""
         peak = f"at most {peaks[name]:.0f} MiB held" if name in peaks else ""
         yield f"{whats[name]:46}  {time:>9}  {peak}".rstrip()
     if "auc" in metrics:
@@ -127,12 +113,6 @@ def interval_name(metrics: dict[str, Any]) -> str:
     return "95 % interval" if level >= 0.95 else f"range ({100 * level:.0f} %)"
 
 
-def figures(value: float) -> str:
-    """A number with three significant figures, more where they stand before the point."""
-    decimals = max(0, 2 - int(np.floor(np.log10(abs(value))))) if value else 0
-    return f"{value:.{min(decimals, 4)}f}"
-
-
 def draw_bars(cells: Cells, group: str) -> Figure:
     """A bar a cell, with its interval and its number."""
     per_second = group in PER_SECOND
@@ -148,7 +128,11 @@ def draw_bars(cells: Cells, group: str) -> Figure:
     axes.barh(at, medians, 0.7, color=[COLOURS[cell["kind"]] for cell in cells], xerr=spread, error_kw={"linewidth": 1})
     for place in range(len(cells)):
         axes.annotate(
-            figures(medians[place]), (ends[1][place], place), xytext=(5, 0), textcoords="offset points", va="center"
+            three_figures(medians[place]),
+            (ends[1][place], place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
         )
     axes.set_yticks(at, [cell["what"] for cell in cells])
     axes.invert_yaxis()
@@ -173,4 +157,4 @@ def render(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """The HTML page: self-contained, every text from outside escaped."""
     metrics = report["metrics"]
     facts = {"report": report, "metrics": metrics, "groups": groups_of(report), "interval": interval_name(metrics)}
-    return render_page("benchmark.html", facts, pictures, {"figures": figures, "unit": unit_of})
+    return render_page("benchmark.html", facts, pictures, {"figures": three_figures, "unit": unit_of})

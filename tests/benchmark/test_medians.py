@@ -19,16 +19,14 @@ def test_by_hand() -> None:
     assert math.isclose(nine.level, 1 - 20 / 512)
 
 
-@pytest.mark.parametrize(("num", "reaches"), [(1, False), (5, False), (6, True), (7, True), (40, True)])
-def test_six_values_reach_95_percent(num: int, reaches: bool) -> None:
-    assert (estimate(list(map(float, range(num)))).level >= 0.95) is reaches
+def test_six_values_reach_95_percent() -> None:
+    assert [num for num in range(1, 12) if estimate(list(map(float, range(num)))).level >= 0.95] == list(range(6, 12))
 
 
-@pytest.mark.parametrize("num", [6, 9, 20])
-def test_the_interval_covers_as_often_as_it_says(num: int) -> None:
+def test_the_interval_covers_as_often_as_it_says() -> None:
     """Of skewed draws, whose median is known."""
     rng = np.random.default_rng(0)
-    found = [estimate(rng.exponential(size=num).tolist()) for _ in range(4000)]
+    found = [estimate(rng.exponential(size=9).tolist()) for _ in range(4000)]
     covered = np.mean([each.low <= math.log(2) <= each.high for each in found])
     assert abs(covered - found[0].level) < 0.015
     assert found[0].level >= 0.95

@@ -56,10 +56,3 @@ def test_learnt_rows_are_earlier_than_judged_ones(made: Listens) -> None:
     assert late[0] == made.num_train
     assert late[-1] > len(made.codes) - 20
     assert np.array_equal(made.late_ids(10**9), np.arange(made.num_train, len(made.codes)))
-
-
-def test_touched_rows_are_counted_once(made: Listens) -> None:
-    model = RelistenNet(made.sizes, width=8)
-    made.describe(model)
-    inputs = made.rows(made.ids(3, 200))
-    assert made.count_touched(3, 200) == len(np.unique(model.rows_of(inputs.codes).numpy()))
