@@ -1,4 +1,4 @@
-"""What task=popularity found: whether it beats what needs no model, what leaks, what features weigh, on one HTML page."""
+"""The page of task=popularity and of the genre SVM: scores beside baselines, splits, coefficients and the solver."""
 
 from __future__ import annotations
 
@@ -7,28 +7,17 @@ from typing import Any
 
 import matplotlib
 
+from parallel_tunes.reports.numbers import decimals, interval_words, percent, show_ends
 from parallel_tunes.reports.page import render_page, to_png
-from parallel_tunes.reports.popularity_curves import draw_candidates, draw_gaps, draw_learning_curve, draw_reliability
 from parallel_tunes.reports.popularity_figures import (
+    ACCURACY,
+    AUC,
+    Panel,
     Scored,
+    draw_candidates,
     draw_coefficients,
-    draw_heat_map,
-    draw_importances,
+    draw_reliability,
     draw_scores,
-    holds_zero,
-)
-from parallel_tunes.reports.popularity_words import (
-    BASELINES,
-    PANELS,
-    SPLITS,
-    beside_words,
-    decimals,
-    interval_words,
-    leak_words,
-    percent,
-    show_ends,
-    time_words,
-    verdict_words,
 )
 from parallel_tunes.reports.scaling.look import LOOK, SMALL, WIDE, Facts, Picture, quietly
 from parallel_tunes.reports.scaling.tables import DASH, Table, Value, three_figures
@@ -39,6 +28,22 @@ COLUMNS = {
     "accuracy": "accuracy", "auc": "AUC", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "log-loss (nats)",
     "brier": "Brier score", "r2": "R²", "rmse": "RMSE (points)", "mae": "MAE (points)", "smape": "sMAPE", "mape": "MAPE",
 }  # fmt: skip
+PANELS = {
+    "binary": [AUC, ACCURACY],
+    "regression": [
+        Panel("r2", "R²", 0.0, "R² of these tracks' own mean"),
+        Panel("rmse", "RMSE (points of popularity)"),
+    ],
+    "genre": [ACCURACY, Panel("balanced_accuracy", "balanced accuracy")],
+}
+BASELINES = {
+    "majority": "the commonest class of training",
+    "mean": "the mean of training",
+    "year_only": "regression on the year alone",
+    "linear_regression": "linear regression",
+    "linear_regression_and_year": "regression with the year",
+}
+SPLITS = {"random": "random", "grouped": "grouped by artist", "time": "time"}
 MAIN_COLUMNS = ("accuracy", "auc", "balanced_accuracy", "r2", "rmse", "mae")
 
 
@@ -47,52 +52,38 @@ def write(run: Run, report: dict[str, Any]) -> None:
     split = report["split"].get("name", "test")
     found = report["metrics"].get(split)
     with quietly(), matplotlib.rc_context(LOOK):
-        pictures = draw(report, split, found, run.rows())
+        pictures = draw(report, split, found)
         images = {name: to_png(picture.drawing) for name, picture in pictures.items()}
     for name, image in images.items():
         run.write_bytes(name, image)
     facts = {
         "report": report, "split": split, "found": found, "pictures": pictures, "tables": tabulate(report, found),
-        "verdict": verdict_words(report, found) if found else [], "beside": beside_words(report, found) if found else [],
-        "leaks": leak_words(report), "time": time_words(report),
     }  # fmt: skip
     filters = {"share": percent, "number": decimals, "ends": interval_words}
     run.write_bytes("report.html", render_page("popularity.html", facts, images, filters).encode())
 
 
-def draw(report: Facts, split: str, found: Facts | None, rows: list[Facts]) -> dict[str, Picture]:
+def draw(report: Facts, split: str, found: Facts | None) -> dict[str, Picture]:
     """Every figure that there is something for, by its file's name."""
-    pictures: dict[str, Picture | None] = {}
-    panels, solver = PANELS[report["target"]], report.get("solver")
-    coefficients, curve = report.get("coefficients"), report.get("learning_curve")
+    pictures: dict[str, Picture] = {}
+    panels, solver, coefficients = PANELS[report["target"]], report.get("solver"), report.get("coefficients")
     if beside := list_baselines(report, found):
         caption = f"{split.capitalize()} tracks; bars: 95 % intervals. Baselines learnt from the same training tracks."
         pictures["baselines.png"] = draw_scores("Scores of the model and of baselines", beside, panels, caption)
     steps = list_protocols(report)
     if any(step.judged for step in steps):
-        caption = (
-            "The same model, learnt and judged under each split; bars: 95 % intervals, drawn over tracks under the random split, "
-            "over whole groups of artists under the others."
-        )
+        caption = "The same model under each split; bars: 95 % intervals over tracks (random split) or groups of artists (others)."
         pictures["protocols.png"] = draw_scores("Scores under each split", steps, panels, caption)
     if coefficients and len(coefficients["columns"]) == 1:
         ends = ("less popular", "more popular") if report["target"] != "genre" else tuple(report["classes"][:2])
         pictures["coefficients.png"] = draw_coefficients(coefficients["columns"][0], coefficients["unit"], ends)
-    elif coefficients:
-        pictures["coefficients.png"] = draw_heat_map(coefficients["columns"], coefficients["unit"])
-    if curve:
-        pictures["learning_curve.png"] = draw_learning_curve(curve, report["score"])
-    if report.get("importances"):
-        pictures["importances.png"] = draw_importances(report["importances"])
     if found and "confusion" in found:
         pictures["confusion_matrix.png"] = show_confusion(found["confusion"], split)
     if found and found.get("reliability"):
         pictures["calibration.png"] = draw_reliability(found, report["classes"][1])
     if solver and solver["candidates"]:
         pictures["choice_of_c.png"] = draw_candidates(solver, report["score"])
-    if solver:
-        pictures["gap.png"] = draw_gaps(rows, solver["tolerance"])
-    return {name: picture for name, picture in pictures.items() if picture}
+    return pictures
 
 
 def show_confusion(confusion: Facts, split: str, units: str = "tracks") -> Picture:
@@ -129,14 +120,8 @@ def tabulate(report: Facts, found: Facts | None) -> dict[str, Table]:
         tables["baselines"] = score_table("The model beside baselines", beside)
     if steps := list_protocols(report):
         tables["protocols"] = protocol_table(steps, report["protocols"])
-    coefficients = report.get("coefficients")
-    if coefficients and len(coefficients["columns"]) == 1:
-        rows = sorted(coefficients["columns"][0]["coefficients"], key=lambda row: -abs(row["value"]))
-        cells = [
-            [Value(text) for text in (row["feature"], decimals(row["value"]), show_ends(row["ci95"]), _sign(row))]
-            for row in rows
-        ]
-        tables["coefficients"] = Table("Coefficients", ["feature", "coefficient", "95 % interval", "sign"], cells)
+    if report.get("coefficients"):
+        tables["coefficients"] = coefficient_table(report["coefficients"]["columns"])
     if report.get("solver", {}).get("solutions"):
         tables["solver"] = solver_table(report)
     if "tracks" in report["split"]:
@@ -168,6 +153,15 @@ def protocol_table(steps: Sequence[Scored], rows: Sequence[Facts]) -> Table:
     if not any(row.get("threshold") is not None for row in rows):
         heads, cells = heads[:-1], [line[:-1] for line in cells]
     return Table(table.title, heads, cells)
+
+
+def coefficient_table(columns: Sequence[Facts]) -> Table:
+    """A row a feature, a column a class; the interval below each coefficient."""
+    rows = [
+        [Value(cells[0]["feature"]), *(Value(decimals(cell["value"]), show_ends(cell["ci95"])) for cell in cells)]
+        for cells in zip(*(column["coefficients"] for column in columns), strict=True)
+    ]
+    return Table("Coefficients", ["feature", *(column["name"] for column in columns)], rows)
 
 
 def solver_table(report: Facts) -> Table:
@@ -204,7 +198,3 @@ def _score(judged: Facts, key: str) -> Value:
     return Value(
         DASH if value is None else show(value), show_ends(interval, show) if interval and value is not None else ""
     )
-
-
-def _sign(row: Facts) -> str:
-    return "cannot be said" if holds_zero(row) else "+" if row["value"] > 0 else "−"

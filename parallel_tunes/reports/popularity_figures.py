@@ -1,4 +1,4 @@
-"""Figures of task=popularity: scores with their intervals, and what features weigh."""
+"""Figures of task=popularity: scores with their intervals, coefficients, calibration and the choice of C."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from parallel_tunes.reports.page import BLACK, BLUE, GREY, ORANGE
-from parallel_tunes.reports.scaling.look import SMALL, WIDE, Facts, Picture, add_legend, ink_on
+from parallel_tunes.reports.scaling.look import SMALL, WIDE, Facts, Picture, add_legend, set_log
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", BLUE])
+FEW = 30  # a bin of fewer tracks is drawn hollow
 
 
 class Scored(NamedTuple):
@@ -41,6 +42,10 @@ class Panel(NamedTuple):
     label: str
     mark: float | str | None = None
     mark_name: str = ""
+
+
+AUC = Panel("auc", "AUC", 0.5, "AUC of chance")
+ACCURACY = Panel("accuracy", "accuracy", "majority_share", "share of the commonest class")
 
 
 def shorten(label: str, most: int = 26) -> str:
@@ -117,10 +122,10 @@ def _mark_key(panel: Panel) -> Line2D:
 
 
 def draw_coefficients(column: Facts, unit: str, ends: tuple[str, str]) -> Picture:
-    """What each feature weighs, sorted, with its interval.
+    """The coefficient of each feature, sorted, with its interval.
 
     Args:
-        ends: what lower and higher values speak for.
+        ends: the classes that negative and positive values stand for.
     """
     rows = sorted(column["coefficients"], key=lambda row: -row["value"])
     drawing, axes = plt.subplots(figsize=(WIDE, 1.6 + 0.3 * len(rows)), layout="constrained")
@@ -136,69 +141,87 @@ def draw_coefficients(column: Facts, unit: str, ends: tuple[str, str]) -> Pictur
     axes.set_xlabel(f"← {shorten(ends[0])}      {unit}      {shorten(ends[1])} →")
     add_legend(drawing, [
         Line2D([], [], color=BLUE, marker="o", markersize=7, label="95 % interval on one side of zero"),
-        Line2D([], [], color=GREY, marker="o", markersize=7, markerfacecolor="white", label="interval holds zero: sign cannot be said"),
+        Line2D([], [], color=GREY, marker="o", markersize=7, markerfacecolor="white", label="95 % interval holds zero"),
     ])  # fmt: skip
     alt = "; ".join(f"{row['feature']} {row['value']:+.2f}" for row in rows)
-    caption = (
-        "What a standard deviation more of a feature adds, the other features the same. "
-        "Dots: fitted on all training tracks; bars: 95 % intervals."
-    )
+    caption = "Per standard deviation of a feature. Dots: fitted on all training tracks; bars: 95 % intervals."
     return Picture(drawing, "Coefficients", f"Dots with intervals: {alt}.", caption, is_wide=True)
 
 
-def draw_heat_map(columns: Sequence[Facts], unit: str) -> Picture:
-    """Features by classes; a cell whose interval holds zero is hatched and has no number."""
-    features = [row["feature"] for row in columns[0]["coefficients"]]
-    values = np.array([[row["value"] for row in column["coefficients"]] for column in columns]).T
-    is_open = np.array([[holds_zero(row) for row in column["coefficients"]] for column in columns]).T
-    norm = Normalize(-np.abs(values).max() or -1, np.abs(values).max() or 1)
-    size = (max(5.2, 2.9 + 0.56 * len(columns)), 2.6 + 0.34 * len(features))
-    drawing, axes = plt.subplots(figsize=size, layout="constrained")
-    image = axes.imshow(np.where(is_open, 0, values), cmap=SIGNED, norm=norm, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        if is_open[row, column]:
-            box = Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor=GREY, hatch="////", linewidth=0
-            )
-            axes.add_patch(box)
-        else:
-            words, ink = f"{value:+.2f}".replace("-", "−"), ink_on(SIGNED(norm(value)))
-            axes.text(column, row, words, ha="center", va="center", fontsize=8, color=ink)
-    axes.grid(visible=False)
-    names = [shorten(column["name"], 20) for column in columns]
-    axes.set_xticks(range(len(columns)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(features)), [shorten(feature) for feature in features])
-    drawing.colorbar(image, ax=axes, label=unit, shrink=0.9)
-    hatched = Patch(facecolor="white", edgecolor=GREY, hatch="////", label="interval holds zero: sign cannot be said")
-    add_legend(drawing, [hatched])
+def draw_reliability(judged: Facts, above: str, unit: str = "track") -> Picture:
+    """Observed shares against predicted probabilities in ten bins, and the number of tracks, or other units, in each."""
+    bins = judged["reliability"]
+    said, seen, sizes = (np.array([bin_[key] for bin_ in bins]) for key in ("predicted", "observed", "n"))
+    drawing, (axes, below) = plt.subplots(
+        2, 1, figsize=(SMALL[0], 4.6), layout="constrained", sharex=True, height_ratios=[3, 1.2]
+    )
+    axes.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1, label="calibrated")
+    many = sizes >= FEW
+    axes.plot(said[many], seen[many], "o-", color=BLUE, markersize=6, label=f"{unit}s of a bin")
+    if not many.all():
+        axes.plot(said[~many], seen[~many], "o", color=GREY, markerfacecolor="white", label=f"fewer than {FEW}")
+    axes.set(ylim=(-0.03, 1.03), xlim=(-0.02, 1.02), ylabel=f"share {shorten(above)}")
+    bars = below.bar(said, sizes, 0.07, color=GREY)
+    below.bar_label(bars, [str(n) if n < 100_000 else f"{n / 1000:.0f}k" for n in sizes], fontsize=8, padding=1)
+    below.set(xlabel=f"predicted probability of {shorten(above)}", ylabel=f"{unit}s", ylim=(0, 1.35 * sizes.max()))
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    add_legend(drawing, axes.get_legend_handles_labels()[0])
+    alt = "; ".join(f"predicted {p:.2f}, observed {o:.2f}, n = {n}" for p, o, n in zip(said, seen, sizes, strict=True))
+    counts = np.array(judged["confusion"]["counts"])
+    share = float(counts[1].sum() / counts.sum())
+    plain = share * (1 - share), -sum(part * np.log(max(part, 1e-12)) for part in (share, 1 - share))
     caption = (
-        "How much a standard deviation more of a feature speaks for a class (blue) or against it (orange), each class against the rest. "
-        "Compare within a column: each has a norm of one."
+        f"Brier score {judged['brier']:.4f}, log-loss {judged['loss']:.4f} nats; of the constant prediction {share:.3f}: "
+        f"{plain[0]:.4f} and {plain[1]:.4f}."
     )
-    alt = (
-        f"Heat map of {len(features)} features by {len(columns)} classes; "
-        f"in {int(is_open.sum())} of {is_open.size} cells the sign cannot be said."
-    )
-    return Picture(drawing, "Coefficients of each class", alt, caption, is_wide=True)
+    return Picture(drawing, "Calibration", f"{alt}.", caption)
 
 
-def draw_importances(found: Facts) -> Picture:
-    """What is lost when a feature is shuffled."""
-    rows = found["features"]
-    drawing, axes = plt.subplots(figsize=(SMALL[0], max(SMALL[1], 1.1 + 0.26 * len(rows))), layout="constrained")
-    axes.barh(
-        range(len(rows)), [row["loss"] for row in rows], 0.7, xerr=[row["deviation"] for row in rows], color=BLUE,
-        error_kw={"elinewidth": 1.2, "capsize": 3},
-    )  # fmt: skip
-    axes.axvline(0, color=BLACK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [shorten(row["feature"], 22) for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(f"{found['score']} lost when shuffled")
-    alt = "; ".join(f"{row['feature']} {row['loss']:.3f}" for row in rows)
-    caption = (
-        f"On {found['n']} validation tracks {found['score']} is {found['whole']:.3f}; each feature shuffled {found['num_shuffles']} times, "
-        "bars ± one standard deviation of these. A feature whose double goes on unshuffled seems to matter little."
-    )
-    return Picture(drawing, "Permutation importance", f"Bars: {alt}.", caption)
+def draw_candidates(solver: Facts, score: str) -> Picture:
+    """Cross-validated scores of each C, the chosen one marked."""
+    found = solver["candidates"]
+    drawing, axes = plt.subplots(figsize=SMALL, layout="constrained")
+    gammas = sorted({row.get("gamma") or 0.0 for row in found})
+    for at, gamma in enumerate(gammas):
+        rows = [row for row in found if (row.get("gamma") or 0.0) == gamma]
+        axes.errorbar(
+            [row["C"] for row in rows], [row["score"] for row in rows], [row["standard_error"] or 0 for row in rows],
+            fmt="o-", color=BLUE, alpha=(at + 1) / len(gammas), capsize=3,
+            label=f"gamma {gamma:g}" if gamma else "mean ± standard error",
+        )  # fmt: skip
+    is_chosen = [row["C"] == solver["C"] and row.get("gamma") == solver.get("gamma") for row in found]
+    chosen = [(row["C"], row["score"]) for row, is_it in zip(found, is_chosen, strict=True) if is_it]
+    if chosen:
+        axes.plot(
+            *chosen[0],
+            "o",
+            markersize=14,
+            markerfacecolor="none",
+            markeredgecolor=ORANGE,
+            markeredgewidth=2,
+            label="chosen",
+        )
+    set_wide_log(axes, "x", [row["C"] for row in found])
+    axes.set(xlabel="C", ylabel=f"{score}, cross-validated")
+    axes.margins(y=0.15)
+    add_legend(drawing, axes.get_legend_handles_labels()[0])
+    alt = "; ".join(_name(row) + f": {row['score']:.3f}" for row in found)
+    num = max(len(row["scores"]) for row in found)
+    caption = f"{num} folds inside the training tracks; bars: standard error over the folds."
+    return Picture(drawing, "Choice of C", f"{alt}.", caption)
+
+
+def _name(candidate: Facts) -> str:
+    gamma = candidate.get("gamma")
+    return f"C = {candidate['C']:g}" + (f", gamma = {gamma:g}" if gamma else "")
+
+
+def set_wide_log(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """A logarithmic axis around these values; ticks at powers of ten where it spans many."""
+    low, high = min(values), max(values)
+    set_log(axes, which, sorted(set(values)) if high < 4 * low and len(set(values)) < 5 else None)
+    if high > 1000 * low:
+        axis: Axis = getattr(axes, f"{which}axis")
+        axis.set_major_locator(LogLocator())
+    pad = max((high / low) ** 0.06, 1.15)
+    axes.set(**{f"{which}lim": (low / pad, high * pad)})

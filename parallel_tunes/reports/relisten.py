@@ -1,4 +1,4 @@
-"""What task=relisten found: whether the network beats simple rates, what it loses on the unseen, on one HTML page."""
+"""The pages of task=relisten and of its ladder of protocols: scores beside simple rates, slices, calibration, sweeps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import matplotlib
 
 from parallel_tunes.reports import relisten_sweep
+from parallel_tunes.reports.numbers import decimals, interval_words, percent, whole
 from parallel_tunes.reports.page import render_page, to_png
 from parallel_tunes.reports.popularity import COLUMNS as SCORES
 from parallel_tunes.reports.popularity import score_table, show_confusion
-from parallel_tunes.reports.popularity_curves import draw_reliability
-from parallel_tunes.reports.popularity_figures import Panel, Scored
-from parallel_tunes.reports.popularity_words import AUC, decimals, interval_words, percent
+from parallel_tunes.reports.popularity_figures import AUC, Panel, Scored, draw_reliability
 from parallel_tunes.reports.relisten_figures import (
     NETWORK,
     SIMPLER,
@@ -24,14 +23,6 @@ from parallel_tunes.reports.relisten_figures import (
     lower_rates,
 )
 from parallel_tunes.reports.relisten_sweep import Sibling
-from parallel_tunes.reports.relisten_words import (
-    caveat_words,
-    count_words,
-    delay_words,
-    ladder_words,
-    verdict_words,
-    whole,
-)
 from parallel_tunes.reports.scaling.look import LOOK, Facts, Picture, quietly
 from parallel_tunes.reports.scaling.tables import Table, Value, three_figures
 from parallel_tunes.run import Run
@@ -39,6 +30,7 @@ from parallel_tunes.run import Run
 COLUMNS = ("auc", "accuracy", "loss", "brier", "precision", "recall", "balanced_accuracy", "f1", "calibration_error")
 HEADS = SCORES | {"precision": "precision at 0.5", "recall": "recall at 0.5", "calibration_error": "calibration error"}
 SEEDED = COLUMNS[:6]
+BASELINE = "the user's earlier rate"
 ACCURACY = Panel("accuracy", "accuracy", "majority_share", "share of the commoner answer")
 
 
@@ -47,21 +39,17 @@ def write(run: Run, report: dict[str, Any]) -> None:
     judged = {name: figures for name, figures in report["metrics"].items() if figures and "slices" in figures}
     split, found = next(iter(judged.items()), ("test", None))
     sweep = relisten_sweep.read_sweep(run, report) if report["job"] == "train" else []
-    delay = report["features"].get("delay", run.config.get("features", {}).get("delay"))
-    facts = {
-        "split": split, "found": found, "verdict": verdict_words(report, found, split) if found else [],
-        "caveats": caveat_words(report, delay), "sweep": relisten_sweep.sweep_words(sweep), "model": run.config.get("model"),
-        "num_even": count_words(report["tables"])[1], "tables": tabulate(run, report, found, split, sweep),
-    }  # fmt: skip
+    tables = tabulate(run, report, found, split, sweep)
+    beside = (report["baselines"] or {}).get(BASELINE) if split == "test" else None
+    facts = {"split": split, "found": found, "baseline": beside, "model": run.config.get("model"), "tables": tables}
     _publish(run, report, facts, lambda: draw(run, report, found, split, sweep))
 
 
 def write_ladder(run: Run, report: dict[str, Any]) -> None:
     """Write ladder.png and report.html of `benchmark suite=splits task=relisten`."""
     rows = report["metrics"]["rows"]
-    delay = run.config.get("features", {}).get("delay")
-    facts = {"steps": ladder_words(rows), "caveats": [delay_words(delay)], "tables": {"ladder": ladder_table(rows)}}
-    _publish(run, report, facts | {"rungs": rows}, lambda: draw_ladder(rows))
+    facts = {"rungs": rows, "tables": {"ladder": ladder_table(rows)}}
+    _publish(run, report, facts, lambda: draw_ladder(rows))
 
 
 def _publish(run: Run, report: Facts, facts: Facts, drawn: Callable[[], Mapping[str, Picture]]) -> None:
@@ -112,17 +100,14 @@ def draw_slices(found: Facts, split: str) -> Picture:
     names = [f"{name}, n = {whole(figures['n'] if figures else 0)}" for name, figures in judged.items()]
     everywhere = found.get("ensemble", found)["auc"]
     panel = Panel("auc", "AUC", everywhere, "" if everywhere is None else f"AUC of all {split} rows")
-    caption = "The same network, on parts of the same rows; bars: 95 % intervals, drawn over users."
+    caption = "Bars: 95 % intervals, drawn over users."
     return draw_dots("Unseen users, unseen songs", names, {NETWORK: list(judged.values())}, [panel, ACCURACY], caption)
 
 
 def draw_ladder(rows: Sequence[Facts]) -> dict[str, Picture]:
     """The network and LightGBM under each protocol."""
     dots = {look: [row[key] for row in rows] for look, key in ((NETWORK, "test"), (TREES, "control"))}
-    caption = (
-        "The same network and the same trees, learnt and judged under each protocol; bars: 95 % intervals, drawn over users. "
-        "The rows of time are the same on every rung below the first."
-    )
+    caption = "The same network and the same trees under each protocol; bars: 95 % intervals, drawn over users."
     panels = [Panel("auc", "AUC"), ACCURACY]
     return {"ladder.png": draw_dots("What each protocol reads", [row["name"] for row in rows], dots, panels, caption)}
 
@@ -144,8 +129,9 @@ def tabulate(
     run: Run, report: Facts, found: Facts | None, split: str, sweep: Sequence[Sibling]
 ) -> dict[str, Table]:  # fmt: skip
     """The tables of the page, by what they are of."""
+    counts = [(name.removeprefix("num_").replace("_", " "), num) for name, num in report["tables"].items() if num]
     tables = {
-        "split": split_table(report), "counts": pair_table("what", count_words(report["tables"])[0]),
+        "split": split_table(report), "counts": pair_table("what", counts),
         "columns": pair_table("column", report["columns"].items(), "embeddings"),
     }  # fmt: skip
     if found:

@@ -11,10 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from parallel_tunes.config_train import TrainConfig
+from parallel_tunes.reports.numbers import whole
 from parallel_tunes.reports.page import BLACK, BLUE, GREEN, GREY, ORANGE
-from parallel_tunes.reports.popularity_curves import set_wide_log
-from parallel_tunes.reports.popularity_figures import Panel, shorten
-from parallel_tunes.reports.relisten_words import whole
+from parallel_tunes.reports.popularity_figures import Panel, set_wide_log, shorten
 from parallel_tunes.reports.scaling.look import SMALL, WIDE, Facts, Picture, add_legend
 from parallel_tunes.schema import build
 from parallel_tunes.train.trainer import Progress, note_loss

@@ -15,10 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from parallel_tunes.reports.numbers import decimals, show_ends
 from parallel_tunes.reports.page import GREY
-from parallel_tunes.reports.popularity_curves import set_wide_log
-from parallel_tunes.reports.popularity_figures import shorten
-from parallel_tunes.reports.popularity_words import AUC, contrast_words, decimals, overlap, show_ends
+from parallel_tunes.reports.popularity_figures import set_wide_log, shorten
 from parallel_tunes.reports.relisten_figures import SOFT, best_rows
 from parallel_tunes.reports.scaling.look import MARKS, WIDE, Facts, Picture, add_legend
 from parallel_tunes.reports.scaling.tables import DASH, Table, Value
@@ -142,10 +141,10 @@ def draw_sweep(sweep: Sequence[Sibling]) -> Picture:
     known = "; ".join(
         f"{label} {decimals(sibling.judged(part).get('auc'))}" for label, sibling in zip(labels, sweep, strict=True)
     )
-    rows = "the test rows; bars: 95 % intervals over users" if part == "test" else "the validation rows"
+    rows = "test rows; bars: 95 % intervals over users" if part == "test" else "validation rows"
     caption = (
-        "Left: rings mark the epoch whose weights are kept, crosses where a training failed or stopped; of losses far above the "
-        f"others the lowest is said. Right: {rows}."
+        "Left: rings mark the epoch whose weights are kept, crosses where a training failed or stopped; losses far above the "
+        f"others are given as numbers. Right: {rows}."
     )
     alt = f"AUC, {part}: {known}."
     return Picture(drawing, "Convergence, and what each run is worth", alt, caption, is_wide=True)
@@ -260,31 +259,6 @@ def sweep_table(sweep: Sequence[Sibling]) -> Table:
     name = "test" if part == "test" else "validation"
     heads = ["run", *keys, *(f"{word}, {name}" for _, word in PANELS), "lowest validation loss (nats)"]
     return Table("The sweep", [*heads, "epochs", "time (s)", "end"], rows)
-
-
-def sweep_words(sweep: Sequence[Sibling]) -> list[str]:
-    """Which run to take, and whether the others are worse."""
-    labels, words = dict(zip((sibling.name for sibling in sweep), label_runs(sweep), strict=True)), []
-    done = [sibling for sibling in sweep if sibling.status == "complete"]
-    losses = {sibling.name: loss for sibling in done if (loss := sibling.lowest_loss) is not None}
-    if losses:
-        name = min(losses, key=lambda name: losses[name])
-        words = [f"Lowest validation loss, which is what to choose by: {labels[name]}, {decimals(losses[name])} nats."]
-        judged = {each.name: each.judged("test") for each in done if each.judged("test").get("auc_ci95")}
-        chosen = judged.pop(name, None)
-        if chosen and judged:
-            best = max(judged, key=lambda other: float(judged[other]["auc"]))
-            said = contrast_words(AUC, chosen, judged[best], f"the best of the others, {labels[best]}")
-            alike = [labels[other] for other, its in judged.items() if overlap(chosen["auc_ci95"], its["auc_ci95"])]
-            words.append(f"On the test rows its {said}")
-            words.append(
-                f"Its interval overlaps that of: {'; '.join(alike)}." if alike else "Its interval overlaps no other."
-            )
-    if failed := [labels[sibling.name] for sibling in sweep if sibling.status == "failed"]:
-        words.append(f"Failed: {'; '.join(failed)}. The table says why.")
-    if len({sibling.report.get("front_end") for sibling in done}) > 1:
-        words.append("The runs read different tables: their scores do not compare.")
-    return words
 
 
 def _show(value: Any) -> str:

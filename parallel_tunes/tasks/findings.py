@@ -1,4 +1,4 @@
-"""What a linear model says of its features, and how surely: coefficients, learning curve, permutation importance."""
+"""The coefficients of a linear model and their intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from parallel_tunes.config_tracks import PopularityConfig
 from parallel_tunes.models.hinge import Floats
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
-from parallel_tunes.tasks.margin_fit import SCORES, Fitted, Goal, Ground, Ids, fit_once, score
+from parallel_tunes.tasks.margin_fit import Fitted, Goal, Ground, Ids, fit_once
 from parallel_tunes.train.judging import Resamples
 from parallel_tunes.train.margin_model import MarginModel
-
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the training tracks, or of their groups
-NUM_PERMUTATIONS = 10
 
 
 def to_coefficients(model: MarginModel) -> Floats:
@@ -72,45 +69,3 @@ def find_coefficients(
         "method": f"percentile bootstrap over {draws.num_units} {draws.unit}, {len(found)} fits",
         "columns": columns,
     }
-
-
-def find_learning_curve(
-    ground: Ground, goal: Goal, C: float, rows: dict[str, Ids], groups: Ids | None
-) -> list[dict[str, Any]]:
-    """Scores on training and validation tracks after learning from a part of the training tracks, of their groups where known."""
-    train, valid = rows["train"], rows["valid"]
-    rng = np.random.Generator(np.random.Philox(key=ground.learner.seed))
-    _, members = np.unique(train if groups is None else groups[train], return_inverse=True)
-    order = rng.permutation(int(members.max()) + 1)[members]
-    found = []
-    for share in SHARES:
-        part = train[order < share * (int(members.max()) + 1)]
-        try:
-            model, _ = fit_once(ground, goal, part, C)
-        except UserError:  # so few have but one class
-            continue
-        judged = {"train": part, "valid": valid}
-        scores = {name: score(model, ground.features[on], goal, on) if len(on) else None for name, on in judged.items()}
-        found.append({"share": share, "n": len(part), **scores})
-    return found
-
-
-def find_importances(ground: Ground, goal: Goal, model: MarginModel, valid: Ids) -> dict[str, Any] | None:
-    """What the score on the validation tracks loses when a feature is shuffled among them (Breiman 2001), over several shuffles."""
-    if not len(valid):
-        return None
-    features, rng = ground.features[valid], np.random.Generator(np.random.Philox(key=ground.learner.seed))
-    whole = score(model, features, goal, valid)
-    if whole is None:
-        return None
-    found = []
-    for column, name in enumerate(ground.names):
-        losses = []
-        for _ in range(NUM_PERMUTATIONS):
-            shuffled = features.copy()
-            shuffled[:, column] = rng.permutation(shuffled[:, column])
-            other = score(model, shuffled, goal, valid)
-            losses.append(whole - (whole if other is None else other))
-        found.append({"feature": name, "loss": float(np.mean(losses)), "deviation": float(np.std(losses, ddof=1))})
-    facts = {"score": SCORES[goal.target], "whole": whole, "n": len(valid), "num_shuffles": NUM_PERMUTATIONS}
-    return facts | {"features": sorted(found, key=lambda row: -float(str(row["loss"])))}

@@ -22,7 +22,6 @@ from parallel_tunes.files import digest_bytes
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build, defaults, to_plain
-from parallel_tunes.tasks import findings
 from parallel_tunes.tasks.margin_fit import (
     EQUAL,
     SCORES,
@@ -34,7 +33,7 @@ from parallel_tunes.tasks.margin_fit import (
     fit,
     number_groups,
 )
-from parallel_tunes.tasks.popularity import describe_solution, describe_split, record_curve, report_cleaning, say_case
+from parallel_tunes.tasks.popularity import describe_solution, describe_split, report_cleaning, say_case
 from parallel_tunes.tasks.protocols import Case, judge, judge_baselines, resamples_of
 from parallel_tunes.train import margin_model
 from parallel_tunes.train.back_ends import check_learner
@@ -72,7 +71,6 @@ def train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any] 
 def _train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any]:
     learner = to_margins(cfg.learner)
     check_learner(learner)
-    run.cut_rows(0)
     watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
     of_table, task = to_table_configs(cfg, root)
     tracks = read_tracks(of_table, task)
@@ -83,8 +81,6 @@ def _train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any]
     fitted_at = time.perf_counter()
     case, made = choose(case, cfg.learner)
     fit_s = time.perf_counter() - fitted_at
-    for number, solution in enumerate(made.solutions):
-        record_curve(run, number, solution)
     shown = "test" if len(case.rows["test"]) else "valid" if len(case.rows["valid"]) else "train"
     draws = {name: resamples_of(case, tracks, rows, cfg.task.resamples) for name, rows in case.rows.items()}
     judged = {
@@ -92,13 +88,10 @@ def _train(cfg: GenreSvmJob, root: Path, mesh: Mesh, run: Run) -> dict[str, Any]
         for name, rows in case.rows.items()
     }
     beside = replace(case, rows=case.rows | {"test": case.rows[shown]})
-    groups = number_groups(tracks.frame)
     facts = {
         **describe(cfg, case, made, tracks, fit_s=fit_s),
         "split": {"name": shown, **describe_split(case, tracks)},
         "baselines": judge_baselines(beside, tracks, draws[shown]),
-        "learning_curve": findings.find_learning_curve(case.ground, case.goal, made.C, case.rows, groups),
-        "importances": findings.find_importances(case.ground, case.goal, made.model, case.rows["valid"]),
     }
     save(cfg, case, made, tracks, task, judged, root, run)
     watch.lap("compute")

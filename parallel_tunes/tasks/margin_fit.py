@@ -230,7 +230,7 @@ def choose_candidate(candidates: list[dict[str, Any]]) -> float:
 
 
 def score(model: MarginModel, features: Floats, goal: Goal, rows: Ids) -> float | None:
-    """What folds, learning curves and importances are measured by: AUC, R² or accuracy; None where undefined."""
+    """The score of a fold: AUC, R² or accuracy; None where undefined."""
     values = goal.values[rows]
     if goal.target == "regression":
         return float(r2_score(values, model.numbers(features))) if len(rows) > 1 else None

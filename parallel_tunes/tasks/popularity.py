@@ -23,8 +23,6 @@ from parallel_tunes.train.margin import Solution, Stopped
 from parallel_tunes.train.margin_model import MarginModel
 from parallel_tunes.train.stopwatch import Stopwatch, describe_cost
 
-CURVE_POINTS = 200
-
 
 def train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any] | None:
     """Learn from a table of tracks, judge by its test split, and say what can be said of the features.
@@ -42,7 +40,6 @@ def train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any] | None:
 
 def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
     check_learner(cfg.learner)
-    run.cut_rows(0)
     watch = Stopwatch("data", "compute", "comm", "eval", "checkpoint")
     # the year is read where there is one; whether it is learnt from is each case's
     tracks = read_tracks(cfg.data, replace(cfg.task, year=False))
@@ -55,8 +52,7 @@ def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
     fitted_at = time.perf_counter()
     made = fit(case.ground, case.goal, case.rows["train"], case.rows["valid"])
     fit_s = time.perf_counter() - fitted_at
-    for number, solution in enumerate(made.solutions):
-        record_curve(run, number, solution)
+    for solution in made.solutions:
         if not solution.is_certified:
             run.warn(
                 f"the gap is {solution.gap:.2g} where {cfg.learner.tolerance:g} was asked for: a larger learner.max_iterations may help"
@@ -70,8 +66,6 @@ def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
         "coefficients": findings.find_coefficients(
             case.ground, case.goal, made, case.rows["train"], groups, cfg.task, run
         ),
-        "learning_curve": findings.find_learning_curve(case.ground, case.goal, made.C, case.rows, groups),
-        "importances": findings.find_importances(case.ground, case.goal, made.model, case.rows["valid"]),
     }
     save(cfg, case, made, tracks, judged, run)
     watch.lap("compute")
@@ -167,14 +161,6 @@ def describe_solution(solution: Solution) -> dict[str, Any]:
         "seconds": round(solution.seconds, 6),
         "is_certified": solution.is_certified,
     }
-
-
-def record_curve(run: Run, column: int, solution: Solution) -> None:
-    """The gap against seconds, rows of metrics.jsonl."""
-    every = max(1, -(-len(solution.curve) // CURVE_POINTS))
-    for seconds, objective, gap in [*solution.curve[:-1:every], solution.curve[-1]]:
-        known = gap if np.isfinite(gap) else None
-        run.record({"column": column, "seconds": round(seconds, 6), "objective": objective, "gap": known})
 
 
 def report_cleaning(tracks: Tracks, run: Run) -> None:

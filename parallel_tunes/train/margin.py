@@ -24,14 +24,13 @@ class Stopped(Exception):
 
 @dataclass
 class Progress:
-    """What a solver has reached: the least objective seen, the greatest dual, and how they came together."""
+    """What a solver has reached: the least objective and the greatest dual seen."""
 
     began: float = field(default_factory=time.perf_counter)
     w: Floats = field(default_factory=lambda: np.empty(0))
     objective: float = np.inf
     bound: float = 0.0
     iterations: int = 0
-    curve: list[tuple[float, float, float]] = field(default_factory=list)  # seconds, objective, gap
 
     @property
     def gap(self) -> float:
@@ -48,7 +47,6 @@ class Progress:
     def prove(self, bound: float) -> None:
         """Another dual is known."""
         self.bound = max(self.bound, bound)
-        self.curve.append((time.perf_counter() - self.began, self.objective, self.gap))
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class Solution:
     iterations: int
     seconds: float
     is_certified: bool  # the gap is within the tolerance
-    curve: list[tuple[float, float, float]]
 
     @classmethod
     def of(cls, progress: Progress, tolerance: float) -> Solution:
@@ -70,7 +67,7 @@ class Solution:
         seconds = time.perf_counter() - progress.began
         return cls(
             progress.w, progress.objective, progress.bound, progress.gap, progress.iterations, seconds,
-            bool(progress.gap <= tolerance), progress.curve,
+            bool(progress.gap <= tolerance),
         )  # fmt: skip
 
 

@@ -43,22 +43,20 @@ def solve_sklearn(rows: Rows, name: str, limits: Limits, *, svc_rows: int, seed:
     tight = Limits(max(limits.tolerance * BOUND_SHARE, 1e-9), 10_000, limits.max_s, limits.should_stop)
     exact = rows.astype(np.float64)
     bound = solve_newton(NumbaOracle, exact, Mesh().apart(), tight).bound
-    curve, best = [], (np.inf, np.zeros(rows.num_weights))
+    best, num_tried = (np.inf, np.zeros(rows.num_weights)), 0
     for estimator in list_settings(exact, name, svc_rows):
         tried = time.perf_counter()
         w = fit(estimator, exact, svc_rows, seed)
         seconds = time.perf_counter() - tried
         objective = primal(w, NumpyOracle(exact).query(w, 1.0).loss)
         best = min(best, (objective, w), key=lambda found: found[0])
-        gap = relative_gap(best[0], bound)
-        curve.append((seconds, best[0], gap))
+        gap, num_tried = relative_gap(best[0], bound), num_tried + 1
         if gap <= limits.tolerance or time.perf_counter() - began > limits.max_s:
             break
         if limits.should_stop():
             raise Stopped
     objective, w = best
-    gap = relative_gap(objective, bound)
-    return Solution(w, objective, bound, gap, len(curve), curve[-1][0], bool(gap <= limits.tolerance), curve)
+    return Solution(w, objective, bound, gap, num_tried, seconds, bool(gap <= limits.tolerance))
 
 
 def list_settings(rows: Rows, name: str, svc_rows: int) -> Iterator[Any]:
