@@ -32,7 +32,6 @@ def transform(samples: NDArray[np.float32], features: FeaturesConfig) -> NDArray
     """librosa's log-mel spectrogram of samples at the features' rate, shape (num_mels, num_frames), dB."""
     import librosa
 
-    # written out, though log_mel(back_end="librosa") gives the same: a peer is timed as its users write it
     power = librosa.feature.melspectrogram(
         y=samples, sr=features.sample_rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
         n_mels=features.num_mels,

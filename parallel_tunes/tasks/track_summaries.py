@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.definition import LogMel
-from parallel_tunes.audio.features import db_to_power, mfcc
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.config_explore import ExploreConfig
 from parallel_tunes.data.material import ALL, Floats, Material, Matrix, Spectra, draw_sample, list_labels
@@ -44,41 +43,40 @@ def summarise(shards: ShardSet, cfg: ExploreConfig, progress: Callable[[str, int
         frame["label"] = None
     rows = draw_sample(len(frame), cfg.max_tracks, cfg.seed)
     means = _Means(features, list_labels(frame["label"].iloc[rows], MOST_PICTURED))
-    longest = int(LONGEST_S * front_end.frames_per_s(features))
+    frames_per_s = front_end.frames_per_s(features)
+    longest = int(LONGEST_S * frames_per_s)
     found, heard = [], np.empty((len(rows), 2))
     with progress("explore", len(rows)) as bar:
         for place, row in enumerate(rows.tolist()):
             levels = read_levels(shards, row, longest)
             found.append(summarise_levels(levels))
-            heard[place] = measure_level(levels, features), measure_tempo(levels, front_end.frames_per_s(features))
+            heard[place] = measure_level(levels, features), measure_tempo(levels, frames_per_s)
             means.add(frame["label"].iloc[row], levels)
             bar.update()
     for column, name in enumerate(("level_db", "tempo_bpm")):
         values = np.full(len(frame), np.nan)
         values[rows] = heard[:, column]
         frame[name] = values
-    names = name_summaries(features)
-    summaries = np.array(found)
-    num_cepstral = 2 * min(NUM_MFCCS, features.num_mels)
-    related = np.column_stack([summaries[:, -num_cepstral:], heard])
     facts = {
         "num_failed": len(shards.manifest["failed"]),
         "failed": shards.manifest["failed"][: cfg.num_shown],
         "level_unit": level_unit(features),
-        "frames_per_s": front_end.frames_per_s(features),
-        "is_coarse": front_end.frames_per_s(features) < COARSEST,
+        "frames_per_s": frames_per_s,
         "num_longer": int((shards.num_frames[rows] > longest).sum()),
     }
+    coarse = {"tempo_bpm": f"{frames_per_s:.1f} frames per second are too few to measure tempo"}
     return Material(
-        frame=frame, rows=rows, features=Matrix(summaries, names), facts=facts, spectra=means.finish(),
-        related=Matrix(related, [*names[-num_cepstral:], "level", "tempo"]),
-        twins={"byte-identical files": shards.index["hash"].tolist()},
+        frame=frame, rows=rows, features=Matrix(np.array(found), name_summaries(features)), facts=facts,
+        duplicates={"byte-identical files": shards.index["hash"].tolist()},
+        unknown=coarse if frames_per_s < COARSEST else {}, spectra=means.finish(),
     )  # fmt: skip
 
 
 def summarise_levels(levels: Levels) -> Floats:
     """Means of the bands over time, their standard deviations, and both of the MFCCs: as `name_summaries` has them."""
-    cepstrum = mfcc(levels, min(NUM_MFCCS, len(levels)))
+    import scipy.fft
+
+    cepstrum = scipy.fft.dct(levels, norm="ortho", axis=0)[:NUM_MFCCS]  # librosa.feature.mfcc(S=levels)
     parts = [levels.mean(1), levels.std(1), cepstrum.mean(1), cepstrum.std(1)]
     return np.concatenate(parts, dtype=np.float64)
 
@@ -117,7 +115,7 @@ def measure_level(levels: Levels, features: FeaturesConfig) -> float:
         return float(levels.mean(dtype=np.float64) - levels.max())
     definition: LogMel = front_end.definition(features)
     widths_hz = definition.edges_hz[2:] - definition.edges_hz[:-2]
-    power = widths_hz / 2 @ db_to_power(levels).mean(1, dtype=np.float64)
+    power = widths_hz / 2 @ (10 ** (levels / 10)).mean(1, dtype=np.float64)
     return float(10 * np.log10(2 * power / (definition.n_fft * np.square(definition.window).sum())))
 
 

@@ -3,100 +3,27 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import librosa
 import numpy as np
 import pytest
 import torch
-from fakes import REAL, needs_gpu, needs_real, tone
+from fakes import needs_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 
-from parallel_tunes.audio.decode import decode
 from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.audio.logmel import log_mel
 from parallel_tunes.audio.logmel_torch import LogMelTransform
 
 ULPS_DB = 3.1e-5  # four steps of a float32 near 100 dB
-DEFINITIONS = {
-    "defaults": LogMel(),
-    "speech": LogMel(sample_rate_hz=16000, n_fft=1024, hop_length=160, num_mels=64),
-    "odd": LogMel(n_fft=1023, hop_length=300, num_mels=40),
-    "htk": LogMel(mel_scale="htk", num_mels=80),
-    "fine": LogMel(sample_rate_hz=44100, n_fft=4096, hop_length=1024, num_mels=256, fmin_hz=20, fmax_hz=16000),
-    "short": LogMel(sample_rate_hz=16000, n_fft=400, hop_length=160, num_mels=40, fmin_hz=60, fmax_hz=7800, mel_scale="htk"),
-    "sparse": LogMel(n_fft=512, hop_length=700, num_mels=33),
-}  # fmt: skip
+ODD = LogMel(n_fft=1023, hop_length=300, num_mels=40)
 TINY = LogMel(sample_rate_hz=8000, n_fft=64, hop_length=24, num_mels=6)
-
-
-def signals() -> dict[str, NDArray[np.float32]]:
-    """A second and a half each, not a multiple of any hop."""
-    num_samples = 33001
-    noise = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
-    clicks = np.zeros(num_samples, np.float32)
-    clicks[[7, 20000, 20001, 31000]] = 1, -1, 0.5, 1e-3
-    return {
-        "low tone": tone(30, 2)[:num_samples],
-        "tone": 2 * tone(440, 2)[:num_samples],
-        "high tone": tone(10_000, 2)[:num_samples],  # float32 alone would be 3e-3 dB off beside it
-        "square wave": np.sign(tone(440, 2)[:num_samples] + np.float32(1e-6)),
-        "constant": np.ones(num_samples, np.float32),
-        "clicks": clicks,
-        "silence": np.zeros(num_samples, np.float32),
-        "noise": noise * np.float32(0.1),
-        "music": sum(tone(hz, 2)[:num_samples] for hz in (220, 277, 330, 1760)) * np.float32(0.2)
-        + noise * np.linspace(0, 0.05, num_samples, dtype=np.float32),
-    }
-
-
-def reference(samples: NDArray[np.float32], definition: LogMel) -> NDArray[np.float32]:
-    power = librosa.feature.melspectrogram(
-        y=samples, sr=definition.sample_rate_hz, n_fft=definition.n_fft, hop_length=definition.hop_length,
-        n_mels=definition.num_mels, fmin=definition.fmin_hz, fmax=definition.fmax_hz, htk=definition.mel_scale == "htk",
-    )  # fmt: skip
-    return np.asarray(librosa.power_to_db(power, top_db=definition.top_db), np.float32)
 
 
 def batch(num_clips: int = 3, num_samples: int = 4000, seed: int = 0) -> Tensor:
     """Clips of noise, each a hundred times as quiet as the one before."""
     samples = np.random.default_rng(seed).uniform(-1, 1, (num_clips, num_samples))
     return torch.from_numpy((samples * 10.0 ** -(2 * np.arange(num_clips)[:, None])).astype(np.float32))
-
-
-@pytest.mark.parametrize("top_db", [80.0, None])
-@pytest.mark.parametrize("name", DEFINITIONS)
-def test_equals_librosa(name: str, top_db: float | None) -> None:
-    """Everywhere, also far below a frame's maximum; and a batch floors each clip below its own maximum."""
-    definition = replace(DEFINITIONS[name], top_db=top_db)
-    clips = signals()
-    ours = LogMelTransform(definition)(torch.from_numpy(np.stack(list(clips.values())))).numpy()
-    assert ours.dtype == np.float32
-    for clip, samples in zip(ours, clips.values(), strict=True):
-        expected = reference(samples, definition)
-        assert clip.shape == expected.shape == (definition.num_mels, definition.num_frames(samples.size))
-        np.testing.assert_allclose(clip, expected, rtol=0, atol=ULPS_DB)
-
-
-@needs_real
-def test_equals_librosa_on_real_clips() -> None:
-    transform = LogMelTransform(LogMel(top_db=None))
-    for path in sorted((REAL / "gtzan_mini").glob("*/*.wav"))[::9]:
-        samples, _ = decode(path, sample_rate_hz=22050)
-        ours = transform(torch.from_numpy(samples)[None])[0].numpy()
-        np.testing.assert_allclose(ours, reference(samples, transform.settings), rtol=0, atol=ULPS_DB)
-
-
-def test_equals_torchaudio() -> None:
-    from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
-
-    theirs = MelSpectrogram(
-        22050, n_fft=2048, hop_length=512, n_mels=128, power=2.0, norm="slaney", mel_scale="slaney", pad_mode="constant"
-    )
-    music = torch.from_numpy(signals()["music"])
-    ours = LogMelTransform(LogMel())(music[None])[0]
-    torch.testing.assert_close(ours, AmplitudeToDB(top_db=80)(theirs(music)), rtol=0, atol=5e-3)
 
 
 @settings(deadline=None, max_examples=25)
@@ -112,10 +39,11 @@ def test_equals_the_plain_one_at_any_length(num_samples: int, n_fft: int, hop_le
     np.testing.assert_allclose(ours[near], plain[near], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", ["defaults", "odd"])
-def test_a_clip_has_the_same_bits_in_any_batch(name: str, dtype: torch.dtype) -> None:
-    transform, clips = LogMelTransform(DEFINITIONS[name], dtype), batch(11, 140_000)  # more than one block of frames
+@pytest.mark.parametrize(
+    ("definition", "dtype"), [(LogMel(), torch.float32), (ODD, torch.float64)], ids=["even", "odd"]
+)
+def test_a_clip_has_the_same_bits_in_any_batch(definition: LogMel, dtype: torch.dtype) -> None:
+    transform, clips = LogMelTransform(definition, dtype), batch(11, 140_000)  # more than one block of frames
     together = transform(clips)
     assert together.is_contiguous()
     for parts in ([1] * 11, [4, 7], [10, 1]):
@@ -123,21 +51,10 @@ def test_a_clip_has_the_same_bits_in_any_batch(name: str, dtype: torch.dtype) ->
     assert torch.equal(transform(clips.flip(0)), together.flip(0))
 
 
-@pytest.mark.parametrize("top_db", [80.0, None])
-def test_float32_is_near(top_db: float | None) -> None:
-    """Within 2e-2 dB down to 80 dB below a frame's highest level, with whatever library transforms here."""
-    clips = torch.from_numpy(np.stack(list(signals().values())))
-    for definition in DEFINITIONS.values():
-        exact = LogMelTransform(replace(definition, top_db=top_db))(clips)
-        near = LogMelTransform(replace(definition, top_db=top_db), torch.float32)(clips)
-        is_heard = exact >= exact.amax(1, keepdim=True) - 80
-        assert float((near - exact)[is_heard].abs().max()) < 2e-2
-
-
-@pytest.mark.parametrize("name", DEFINITIONS)
-def test_frames_that_lie_within_the_samples(name: str) -> None:
+@pytest.mark.parametrize("settings", [LogMel(), ODD], ids=["even", "odd"])
+def test_frames_that_lie_within_the_samples(settings: LogMel) -> None:
     """Of a clip with its zeros they are the centred ones; of a crop with what its frames reach, the clip's."""
-    definition = replace(DEFINITIONS[name], top_db=None)
+    definition = replace(settings, top_db=None)
     transform, clips = LogMelTransform(definition), batch(2, 33001)
     n_fft, hop_length = definition.n_fft, definition.hop_length
     whole = transform(clips)
@@ -217,13 +134,12 @@ def test_gradient_of_silence_is_zero() -> None:
     assert not waveform.grad.any()
 
 
-@pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "double"])
-def test_a_model_that_is_cast_keeps_its_ears(cast: str) -> None:
+def test_a_model_that_is_cast_keeps_its_exact_transform() -> None:
     model = torch.nn.Sequential(LogMelTransform(LogMel()), torch.nn.Linear(8, 2))
     clips = batch()
     before = model[0](clips)
-    getattr(model, cast)()
-    assert next(model.parameters()).dtype == getattr(torch, cast.replace("half", "float16"))
+    model.half()
+    assert next(model.parameters()).dtype == torch.float16
     torch.testing.assert_close(copy.deepcopy(model)[0](clips), before, rtol=0, atol=0)
     assert model.to("meta")[0].window.is_meta
 
@@ -250,34 +166,26 @@ def test_nothing_to_learn_and_nothing_to_save() -> None:
     np.testing.assert_array_equal(transform.filters.numpy(), LogMel().filters)
 
 
-@pytest.mark.parametrize(
-    ("waveform", "gain", "error", "message"),
-    [
-        (torch.zeros(100), None, ValueError, r"shape \(100,\), not \(batch, num_samples\)"),
-        (torch.zeros(0, 100), None, ValueError, r"shape \(0, 100\)"),
-        (torch.zeros(2, 100), torch.ones(1), ValueError, r"gain has shape \(1,\), not \(2,\)"),
-        (torch.zeros(2, 100), torch.ones(2, 1), ValueError, r"gain has shape \(2, 1\)"),
-        (torch.zeros(2, 100, dtype=torch.int32), None, TypeError, "torch.int32: give floating samples or int16"),
-        (torch.zeros(2, 100, dtype=torch.complex64), None, TypeError, "torch.complex64"),
-    ],
-)
-def test_refuses(waveform: Tensor, gain: Tensor | None, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        LogMelTransform(TINY)(waveform, gain)
-
-
-def test_refuses_crops_it_cannot_use() -> None:
-    with pytest.raises(ValueError, match="63 samples, fewer than n_fft=64"):
-        LogMelTransform(TINY)(torch.zeros(2, 63), centred=False)
-    with pytest.raises(ValueError, match=r"floor_db has shape \(1,\), not \(2,\)"):
-        LogMelTransform(TINY)(torch.zeros(2, 100), floor_db=torch.zeros(1))
+def test_refuses() -> None:
+    transform, clips = LogMelTransform(TINY), torch.zeros(2, 100)
+    for error, says, waveform, options in (
+        (ValueError, r"shape \(100,\), not \(batch, num_samples\)", clips[0], {}),
+        (ValueError, r"shape \(0, 100\)", clips[:0], {}),
+        (ValueError, r"gain has shape \(1,\), not \(2,\)", clips, {"gain": torch.ones(1)}),
+        (ValueError, r"floor_db has shape \(2, 1\), not \(2,\)", clips, {"floor_db": torch.zeros(2, 1)}),
+        (ValueError, "63 samples, fewer than n_fft=64", clips[:, :63], {"centred": False}),
+        (TypeError, r"torch\.int32: give floating samples or int16", clips.int(), {}),
+        (TypeError, r"torch\.complex64", clips.cfloat(), {}),
+    ):
+        with pytest.raises(error, match=says):
+            transform(waveform, **options)
 
 
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, ULPS_DB), (torch.float32, 1e-2)])
 def test_the_same_on_a_gpu(dtype: torch.dtype, tolerance: float) -> None:
-    clips = torch.from_numpy(np.stack(list(signals().values())))
+    clips = batch(8, 33001)
     on_cpu, on_gpu = LogMelTransform(LogMel()), LogMelTransform(LogMel(), dtype).to("cuda")
     decibels = on_gpu(clips)
     assert decibels.is_cuda
