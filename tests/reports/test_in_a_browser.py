@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import corpus_of, door
 from metrics_of import make_comparison, make_rows, make_study, measured_cell
-from tracks_of import make_report
+from stored_runs import read
 
 from parallel_tunes.config_run import RunConfig
 from parallel_tunes.reports import popularity
@@ -84,14 +84,13 @@ def test_reports_fit_a_phone_and_a_laptop(tmp_path: Path, workshop: Path) -> Non
     comparison = make_comparison()
     comparison["metrics"] |= {"a": "a" * 90, "only_in_b": ["b" * 90]}
     write_comparison(open_run(tmp_path / "comparison"), comparison)
-    for target in ("binary", "genre"):
-        popularity.write(open_run(tmp_path / target), make_report(target))
+    popularity.write(open_run(tmp_path / "popularity"), read("popularity")["report"])
     (tmp_path / "wide.html").write_text("<!doctype html><p style='width:2000px'>wider than any")
-    pages = {name: tmp_path / name / "report.html" for name in ("study", "comparison", "binary", "genre")}
+    pages = {name: tmp_path / name / "report.html" for name in ("study", "comparison", "popularity")}
     assert door("explore", *corpus_of(workshop), "run.name=wide", cwd=workshop) == 0
     pages |= {"explore": workshop / "logs/explore/wide/report.html", "train": workshop / "logs/train/tiny/report.html"}
     found = measure(tmp_path, pages | {"wide": tmp_path / "wide.html"})
-    assert len(found) == 14
+    assert len(found) == 12
     for width in WIDTHS:
         assert found["wide", width]["scroll"] > width, "the gauge does not see what is too wide"
         for name in pages:

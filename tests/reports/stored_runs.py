@@ -1,0 +1,31 @@
+"""Reports of real runs, kept in `stored/`, from which pages are rendered without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from parallel_tunes.config_run import RunConfig
+from parallel_tunes.run import Run
+
+Facts = dict[str, Any]
+STORED = Path(__file__).with_name("stored")
+
+
+def read(name: str) -> Facts:
+    """report: report.json; config: config.yaml; rows: metrics.jsonl."""
+    stored: Facts = json.loads((STORED / f"{name}.json").read_text())
+    return stored
+
+
+def reopen(stored: Facts, folder: Path) -> Run:
+    """The run that a stored report is of, in another folder."""
+    run = Run(
+        stored["report"]["job"], RunConfig(dir=None, name=None, max_restarts=1), folder, is_writer=True, started=0
+    )
+    run.open()
+    run.config = stored["config"]
+    for row in stored["rows"]:
+        run.record(row)
+    return run
