@@ -10,10 +10,10 @@ from parallel_tunes import config_export, config_listens
 from parallel_tunes.config_benchmark import BenchmarkConfig
 from parallel_tunes.config_explore import ExploreConfig, ExploreTableJob
 from parallel_tunes.config_run import (
-    AnswersConfig,
     DoctorConfig,
     JudgeConfig,
     ParallelConfig,
+    PredictConfig,
     ResourcesConfig,
     RunConfig,
     SplitConfig,
@@ -45,10 +45,6 @@ class DataConfig:
     )
     max_mib: int = key("larger files are listed as failed, MiB", low=1)
     strict: bool = key("exit with code 1 if any file failed")
-    part: str | None = key(
-        "make only this share of the shards, 3/64 say, counted from 0; whoever makes the last one merges them",
-        verbatim=True,
-    )
     verify: bool = key("read all shards and compare their checksums before they are used")
     leaks: str = key(
         "recordings or artists that train and a split it is judged by share: drop leaves them out of the former",
@@ -180,7 +176,7 @@ class ExportJob:
 class BenchmarkJob:
     """the project and its peers side by side on the same work → table; of your own music with data.root=PATH"""
 
-    suite: str = key("what is measured", choices=("preprocess", "train", "threads", "svm", "tables", "serve"))
+    suite: str = key("what is measured", choices=("preprocess", "train", "svm", "tables", "serve"))
     benchmark: BenchmarkConfig
     data: DataConfig
     run: RunConfig
@@ -194,18 +190,12 @@ class GenreLadderJob(TrainJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(AnswersConfig):
-    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
-
-
-@dataclass(frozen=True, kw_only=True)
 class PredictJob:
     """files → top-k labels with probabilities: ptunes predict model=PATH -- a.mp3 "b (live).wav\""""
 
     model_path: Path | None = key("model folder: <train run>/model")
     files: tuple[Path, ...] = key("the files, or folders of them, given after --")
     user: str | None = key("task=relisten: a user, whose top_k songs to play next are told", verbatim=True)
-    runtime: str = key("what computes; onnx takes an exported model, and needs no torch", choices=("torch",))
     predict: PredictConfig
     parallel: ParallelConfig
     run: RunConfig
@@ -274,7 +264,6 @@ VARIANTS: dict[tuple[str, str], str] = {
     ("evaluate", "data=kkbox"): "evaluate_listens",
     ("synth", "kind=listens"): "synth_listens",
     ("export", "data=kkbox"): "export_listens",
-    ("predict", "runtime=onnx"): "predict_onnx",
     ("benchmark", "task=relisten"): "listen_ladder",
     ("benchmark", "suite=splits"): "genre_ladder",
     ("explore", "data=spotify"): "explore_table",
@@ -290,7 +279,6 @@ CONFIGS: dict[str, type[Any]] = {
     "evaluate_listens": config_listens.EvaluateListensJob,
     "synth_listens": config_listens.SynthListensJob,
     "export_listens": config_export.ExportListensJob,
-    "predict_onnx": config_export.PredictOnnxJob,
     "listen_ladder": config_listens.ListenLadderJob,
     "genre_ladder": GenreLadderJob,
     "explore_table": ExploreTableJob,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -48,7 +49,7 @@ def run_job(name: str, cfg: Any, *, part: int | None = None) -> int:
 
 def preprocess(cfg: config.PreprocessJob, mesh: Mesh, run: Run) -> Facts:
     """Index the data and make the shards that are missing; an array task its share, and the last one merges them."""
-    share = preprocessing.share_of(cfg) if run.is_array_task else None
+    share = slurm.array_share() if run.is_array_task else None
     folder = run.folder.parents[1] if share else run.folder
     began = time.perf_counter()
     made = preprocessing.make_shards(
@@ -87,7 +88,6 @@ def _merge_array(cfg: config.PreprocessJob, mesh: Mesh, folder: Path) -> None:
     """Merge what all tasks of an array have made: a run of its own, that finds every shard done."""
     serial = replace(
         cfg,
-        data=replace(cfg.data, part=None),
         parallel=replace(cfg.parallel, engines=0),
         run=replace(cfg.run, dir=folder, name=None),
     )
@@ -218,13 +218,11 @@ def doctor(cfg: config.DoctorJob, mesh: Mesh, run: Run) -> Facts:
 def scaling(cfg: config.ScalingJob, mesh: Mesh, run: Run) -> Facts:
     """Measure trainings and preprocessings on more and more GPUs and engines, and say what is worth its hours."""
     from parallel_tunes import studies
-    from parallel_tunes.reports.scaling import comparison, study
+    from parallel_tunes.reports.scaling import study as page
 
     facts = studies.carry_out(cfg, run, lambda: _shards_for(cfg.data, cfg.features, cfg, mesh, run).folder)
-    if cfg.compare:
-        facts["publish"] = partial(comparison.write_comparison, run)
-    elif "rows" in facts:
-        facts["publish"] = partial(study.write, run, rows=facts.pop("rows"))
+    if cfg.compare or "launcher" in facts:
+        facts["publish"] = partial(page.write, run)
     return facts
 
 
@@ -250,7 +248,9 @@ def benchmark(cfg: config.BenchmarkJob, mesh: Mesh, run: Run) -> Facts:
 train_svm = partial(table_jobs.train_genre, _shards_for)
 JOBS = {
     "synth": Job(synthesis.synth, summaries.say_synth),
-    "preprocess": Job(preprocess, summaries.say_preprocess, goes_on=True, shares=preprocessing.name_share),
+    "preprocess": Job(
+        preprocess, summaries.say_preprocess, goes_on=True, shares=lambda _: os.environ.get("SLURM_ARRAY_TASK_ID")
+    ),
     "train": Job(train, summaries.say_judged, group="train", on_ranks=True, finishes_step=True, counts_steps=True),
     "verify": Job(verify, summaries.say_verify),
     "scaling": Job(scaling, summaries.say_scaling, goes_on=True, shares=name_share),

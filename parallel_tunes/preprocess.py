@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,10 +15,9 @@ from numpy.typing import NDArray
 
 from parallel_tunes import files
 from parallel_tunes.audio import front_end, pictures
-from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig, PreprocessJob
+from parallel_tunes.config import DataConfig, FeaturesConfig, PreprocessConfig
 from parallel_tunes.config_run import ParallelConfig
 from parallel_tunes.data import descriptor_tables, estimates, index, partition, shards
-from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.dispatch import Advance, Cluster, Result, Task, Work
 from parallel_tunes.parallel.engines import Engines, choose, map_tasks, start_beside
 from parallel_tunes.schema import UserError, defaults, to_plain
@@ -155,29 +152,6 @@ def sort_by_cost(tasks: list[ShardTask], costs: NDArray[np.float64]) -> float:
     cost_of = {task.name: float(costs[list(task.rows)].sum()) for task in tasks}
     tasks.sort(key=lambda task: -cost_of[task.name])
     return sum(cost_of.values())
-
-
-def name_share(cfg: PreprocessJob) -> str | None:
-    """What the folder of this process's share is called; None if it does the whole."""
-    if cfg.data.part is None:
-        return os.environ.get("SLURM_ARRAY_TASK_ID")
-    number, _ = parse_part(cfg.data.part)
-    if not (cfg.run.name or cfg.run.dir):
-        raise UserError(f"data.part={cfg.data.part}: give run.name too, by which the parts find each other")
-    return str(number)
-
-
-def share_of(cfg: PreprocessJob) -> tuple[int, int] | None:
-    """Which share of the shards, of how many, is this process's: by `data.part`, else by its place in a job array."""
-    return parse_part(cfg.data.part) if cfg.data.part else slurm.array_share()
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """`3/64` as (3, 64)."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise UserError(f"data.part={text}: expected a share and how many there are, from 0/64 to 63/64 say")
-    return int(match[1]), int(match[2])
 
 
 def describe(

@@ -47,7 +47,6 @@ RESOURCES = (
     "data.shards",
     "data.kind",
     "data.strict",
-    "data.part",
     "data.verify",
     "data.leaks",  # what it drops is told by the digest in each checkpoint
 )

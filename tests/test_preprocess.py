@@ -83,32 +83,22 @@ def test_the_size_of_shards_stays_what_it_was_begun_with(run: Door, tmp_path: Pa
     assert len(names(folder)) >= 2
 
 
-def test_parts_become_the_whole_and_the_last_one_merges(run: Door, tmp_path: Path) -> None:
+def test_the_tasks_of_a_job_array_make_the_whole_and_the_last_one_merges(
+    run: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_tree(tmp_path / "music", num_tracks=12)
     words = ("preprocess", f"data.root={root}", SMALL)
     assert run(*words, "run.name=whole") == 0
-    for part in (2, 0, 1):
+    for name, value in (("JOB_ID", "7"), ("TASK_MIN", "0"), ("TASK_MAX", "2"), ("TASK_COUNT", "3")):
+        monkeypatch.setenv(f"SLURM_ARRAY_{name}", value)
+    for task in ("2", "0", "1"):
         assert not (tmp_path / "logs/preprocess/parts/manifest.json").exists()
-        assert run(*words, "run.name=parts", f"data.part={part}/3") == 0
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        assert run(*words, "run.name=parts") == 0
     whole, parts = (manifest(tmp_path / "logs/preprocess" / name) for name in ("whole", "parts"))
     assert whole == parts
     report = json.loads((tmp_path / "logs/preprocess/parts/report.json").read_text())
     assert report["metrics"]["num_tracks"] == 24
-
-
-@pytest.mark.parametrize("part", ["3/3", "1", "a/b", "-1/3", "1/0"])
-def test_a_part_that_cannot_be_is_refused(
-    part: str, run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = write_tree(tmp_path / "music", num_tracks=1)
-    assert run("preprocess", f"data.root={root}", "run.name=a", f"data.part={part}") == 2
-    assert f"data.part={part}: expected a share" in capsys.readouterr().err
-
-
-def test_a_part_wants_a_name(run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write_tree(tmp_path / "music", num_tracks=1)
-    assert run("preprocess", f"data.root={root}", "data.part=0/2") == 2
-    assert "give run.name too" in capsys.readouterr().err
 
 
 def test_checksums_are_compared_on_request(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

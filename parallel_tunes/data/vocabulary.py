@@ -35,11 +35,6 @@ def fit_lookup(
     return lookup
 
 
-def count_codes(lookup: NDArray[np.int32], num_buckets: int) -> int:
-    """Model codes of a lookup, used or not: what its column of a table is sized for."""
-    return max(int(lookup.max(initial=0)) + 1, FIRST + num_buckets)
-
-
 def hash_codes(codes: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
     """64 mixed bits of each code (SplitMix64, Steele et al. 2014): the same on every machine."""
     bits = codes.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)

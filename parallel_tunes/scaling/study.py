@@ -102,7 +102,7 @@ class Study:
         if isinstance(cell, PreprocessCell):
             how = replace(cfg.parallel, engines=cell.engines or 0)
             sizes = replace(cfg.preprocess, shard_mib=cell.shard_mib, pictures=False)
-            data = replace(cfg.data, shards=None, part=None)
+            data = replace(cfg.data, shards=None)
             made = PreprocessJob(data=data, features=cfg.features, preprocess=sizes, parallel=how, run=run)
             return ["preprocess", *to_words(made, "preprocess")]
         is_target = settings.mode == "target"
