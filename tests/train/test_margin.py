@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -24,33 +24,33 @@ from parallel_tunes.train.newton import SAMPLE, draw_rows, list_rungs, solve_new
 Solver = Callable[..., Solution]
 MESH = Mesh().apart()
 BACK_ENDS: dict[str, Callable[[Rows], Oracle]] = {"numpy": NumpyOracle, "numba": NumbaOracle}
-MILD = {
+PROBLEMS = {
     "binary": Problem(4000),
-    "57 features": Problem(3000, 57, C=1e-3),
-    "one feature": Problem(1500, 1),
-    "five rows": Problem(5, 3),
-    "one row": Problem(1, 1),
-    "unbalanced": Problem(5000, share=0.02),
-    "zero weights": Problem(3000, zero_share=0.4),
-    "little C": Problem(3000, C=1e-4),
     "numbers": Problem(3000, kind="regression"),
-    "five numbers": Problem(5, kind="regression", noise=0),
-}
-HARD = {
-    "ill-conditioned": Problem(3000, condition=1e4),
-    "ill-conditioned numbers": Problem(3000, condition=1e3, kind="regression"),
+    "one row": Problem(1, 1),
+    "unbalanced, zero weights": Problem(5000, share=0.02, zero_share=0.4),
     "separable": Problem(3000, noise=0, C=1),
-    "separable, larger C": Problem(3000, noise=0, C=100),
-    "large C": Problem(3000, C=1e3),
-    "numbers, large C": Problem(2000, C=1e3, kind="regression"),
-    "five rows, large C": Problem(5, 3, C=1e3),
-    "two rungs": Problem(20_000, 8),
-    "two rungs, sharp": Problem(20_000, 2, C=10, noise=0.1),
-    "two rungs of numbers": Problem(10_000, kind="regression"),
-    "sorted by class": Problem(20_000, 8, order="class"),
-    "sorted by a feature": Problem(20_000, 8, order="feature"),
-    "numbers, sorted": Problem(10_000, order="class", kind="regression"),
+    "two rungs, sorted by class": Problem(20_000, 8, order="class"),
 }
+SOAK = int(os.environ.get("PT_SOAK", "1"))
+if SOAK > 1:
+    PROBLEMS |= {
+        "57 features": Problem(3000, 57, C=1e-3),
+        "one feature": Problem(1500, 1),
+        "five rows": Problem(5, 3),
+        "little C": Problem(3000, C=1e-4),
+        "five numbers": Problem(5, kind="regression", noise=0),
+        "ill-conditioned": Problem(3000, condition=1e4),
+        "ill-conditioned numbers": Problem(3000, condition=1e3, kind="regression"),
+        "separable, larger C": Problem(3000, noise=0, C=100),
+        "large C": Problem(3000, C=1e3),
+        "numbers, large C": Problem(2000, C=1e3, kind="regression"),
+        "five rows, large C": Problem(5, 3, C=1e3),
+        "two rungs, sharp": Problem(20_000, 2, C=10, noise=0.1),
+        "two rungs of numbers": Problem(10_000, kind="regression"),
+        "sorted by a feature": Problem(20_000, 8, order="feature"),
+        "numbers, sorted": Problem(10_000, order="class", kind="regression"),
+    }
 
 
 @cache
@@ -69,39 +69,34 @@ def assert_certified(found: Solution, rows: Rows, tolerance: float, digits: floa
     assert found.gap <= tolerance
     assert found.objective == pytest.approx(objective_of(rows, found.w), rel=digits)
     assert found.bound <= found.objective * (1 + digits)
-    assert found.curve[-1][1:] == (found.objective, found.gap)
-    assert [gap for _, _, gap in found.curve] == sorted((gap for _, _, gap in found.curve), reverse=True)
     assert found.iterations >= 1
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", [*MILD, *HARD])
-def test_both_back_ends_certify_what_newton_finds(name: str, loss: str) -> None:
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_both_back_ends_certify_what_newton_finds(name: str) -> None:
     """In either precision; no objective is below a bound of the others, which float64 proves most closely."""
-    problem = (MILD | HARD)[name]
-    found = []
-    for dtype, tolerance, digits in (("float32", 1e-3, 1e-4), ("float64", 1e-6, 1e-9)):
-        for back_end in BACK_ENDS:
-            rows = rows_of(problem, loss, dtype)
-            found.append(solve(solve_newton, rows, tolerance, back_end))
-            assert_certified(found[-1], rows, tolerance, digits)
-    bound = max(one.bound for one in found[-2:])
-    for one in found:
-        assert bound * (1 - 1e-6) <= objective_of(rows_of(problem, loss), one.w) <= bound * (1 + 1.1e-3)
+    for loss in LOSSES:
+        found = []
+        for dtype, tolerance, digits in (("float32", 1e-3, 1e-4), ("float64", 1e-6, 1e-9)):
+            for back_end in BACK_ENDS:
+                rows = rows_of(PROBLEMS[name], loss, dtype)
+                found.append(solve(solve_newton, rows, tolerance, back_end))
+                assert_certified(found[-1], rows, tolerance, digits)
+        bound = max(one.bound for one in found[-2:])
+        for one in found:
+            assert bound * (1 - 1e-6) <= objective_of(rows_of(PROBLEMS[name], loss), one.w) <= bound * (1 + 1.1e-3)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_separable_rows_at_any_price(back_end: str, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(SOAK))
+def test_separable_rows_at_any_price(seed: int) -> None:
     """In float64: where the losses on the way are a million times the least objective, float32 now and then has no digits left."""
     rows = rows_of(Problem(3000, noise=0, C=1e3, seed=seed), "hinge")
-    assert_certified(solve(solve_newton, rows, 1e-6, back_end), rows, 1e-6, 1e-9)
+    assert_certified(solve(solve_newton, rows, 1e-6), rows, 1e-6, 1e-9)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", MILD)
-def test_gradient_descent_ends_where_newton_does(name: str, loss: str) -> None:
-    rows = rows_of(MILD[name], loss)
+@pytest.mark.parametrize(("kind", "loss"), [("binary", "hinge"), ("regression", "squared_hinge")])
+def test_gradient_descent_ends_where_newton_does(kind: str, loss: str) -> None:
+    rows = rows_of(Problem(3000, kind=kind), loss)
     sure = solve(solve_newton, rows, 1e-6)
     for back_end in BACK_ENDS:
         found = solve(solve_gradient, rows, 1e-3, back_end)
@@ -110,19 +105,10 @@ def test_gradient_descent_ends_where_newton_does(name: str, loss: str) -> None:
         assert found.bound <= sure.objective * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("kind", ["binary", "regression"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradient_descent_too_goes_as_near_as_it_is_asked(loss: str, kind: str) -> None:
-    rows = rows_of(Problem(500, C=0.01, kind=kind), loss)
-    assert_certified(solve(solve_gradient, rows, 1e-6), rows, 1e-6, 1e-9)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("noise", [0.2, 1.0])
-@pytest.mark.parametrize("C", [1e-3, 1e-2, 1.0])
-def test_many_features_with_near_rows(loss: str, C: float, noise: float) -> None:
+def test_many_features_with_near_rows(loss: str) -> None:
     """Steps carry rows over their corner that no problem of near rows knows of."""
-    rows = rows_of(Problem(5000, 40, C=C, noise=noise), loss)
+    rows = rows_of(Problem(5000, 40, C=1e-2, noise=0.2), loss)
     assert_certified(solve(solve_newton, rows, 1e-6), rows, 1e-6, 1e-9)
 
 
@@ -143,10 +129,8 @@ def scikit(rows: Rows) -> Floats:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-@pytest.mark.parametrize("zero_share", [0.0, 0.4])
-@pytest.mark.parametrize("num_rows", [40, 700])
-def test_liblinear_finds_the_same_weights(loss: str, kind: str, zero_share: float, num_rows: int) -> None:
-    rows = rows_of(Problem(num_rows, C=0.1, kind=kind, zero_share=zero_share), loss)
+def test_liblinear_finds_the_same_weights(loss: str, kind: str) -> None:
+    rows = rows_of(Problem(300, C=0.1, kind=kind, zero_share=0.4), loss)
     wanted, found = scikit(rows), solve(solve_newton, rows, 1e-7)
     assert np.linalg.norm(found.w - wanted) <= 1e-2 * np.linalg.norm(wanted)
     assert found.bound * (1 - 1e-9) <= objective_of(rows, wanted) <= found.objective * (1 + 1e-6)
@@ -158,8 +142,7 @@ def solve_finely(rows: Rows) -> Floats:
     return found.w
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["binary", "regression"])
+@pytest.mark.parametrize(("loss", "kind"), [("hinge", "binary"), ("squared_hinge", "regression")])
 def test_what_changes_no_solution(loss: str, kind: str) -> None:
     """Rows in another order, or twice at half the price, or dear ones repeated; features turned, or none in a column."""
     rows = rows_of(Problem(600, C=0.03, kind=kind), loss)
@@ -198,7 +181,7 @@ def test_numbers_in_other_units(loss: str, power: int) -> None:
 def test_an_order_of_rows_costs_no_more_than_the_tolerance() -> None:
     rows = rows_of(Problem(9000, 8), "hinge")
     first = solve(solve_newton, rows, 1e-3)
-    for seed in range(3):
+    for seed in range(2):
         other = solve(solve_newton, rows.take(np.random.default_rng(seed).permutation(len(rows))), 1e-3)
         assert other.bound <= first.objective <= other.objective * 1.001
         assert first.bound <= other.objective
@@ -221,8 +204,7 @@ def test_seeds_draw_other_samples_and_prove_as_much() -> None:
     assert other.is_certified
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("solver", [solve_newton, solve_gradient])
+@pytest.mark.parametrize(("solver", "loss"), [(solve_newton, "hinge"), (solve_gradient, "squared_hinge")])
 def test_where_all_errors_are_forgiven_nothing_is_best(solver: Solver, loss: str) -> None:
     rows = rows_of(Problem(50, kind="regression"), loss)
     for free in (replace(rows, offsets=rows.offsets - 100), replace(rows, weights=0 * rows.weights)):
@@ -239,8 +221,7 @@ def test_rungs_grow_from_a_sample_to_half_of_the_rows() -> None:
     assert list_rungs(1_000_000, 58) == [58 * SAMPLE[1], 16 * 58 * SAMPLE[1]]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("num", [1, 100, 1024])
+@pytest.mark.parametrize(("world_size", "num"), [(2, 1), (3, 1024)])
 def test_a_sample_is_the_same_on_any_number_of_ranks_and_stands_for_all(world_size: int, num: int) -> None:
     rows = rows_of(Problem(3000, order="class"), "hinge")
     ids, total = [], 0.0
@@ -259,9 +240,8 @@ def test_a_sample_is_the_same_on_any_number_of_ranks_and_stands_for_all(world_si
 
 
 @pytest.mark.parametrize("solver", [solve_newton, solve_gradient])
-@pytest.mark.parametrize("num_calls", [0, 1, 3])
-def test_a_stop_is_heeded(solver: Solver, num_calls: int) -> None:
-    calls = itertools.count()
+def test_a_stop_is_heeded(solver: Solver) -> None:
+    calls, num_calls = itertools.count(), 2
     with pytest.raises(Stopped):
         solver(
             NumbaOracle, rows_of(Problem(20_000, 8), "hinge"), MESH,
@@ -270,27 +250,17 @@ def test_a_stop_is_heeded(solver: Solver, num_calls: int) -> None:
     assert next(calls) == num_calls + 1
 
 
-@pytest.mark.parametrize("num", [1, 3])
-@pytest.mark.parametrize("solver", [solve_newton, solve_gradient])
-def test_after_the_last_pass_it_says_how_far_it_is(solver: Solver, num: int) -> None:
+@pytest.mark.parametrize(("solver", "limits", "num"), [
+    (solve_newton, Limits(1e-12, max_iterations=3), 3), (solve_gradient, Limits(1e-12, max_iterations=3), 3),
+    (solve_newton, Limits(1e-12, max_s=0), 1), (solve_gradient, Limits(1e-12, max_s=0), 1),
+])  # fmt: skip
+def test_after_the_last_pass_it_says_how_far_it_is(solver: Solver, limits: Limits, num: int) -> None:
     rows = rows_of(Problem(3000, 57, C=1e-2, noise=0.2), "hinge")
-    found = solver(NumbaOracle, rows, MESH, Limits(1e-12, max_iterations=num))
+    found = solver(NumbaOracle, rows, MESH, limits)
     assert found.iterations == num
     assert not found.is_certified
     assert found.gap > 1e-12
     assert found.objective == pytest.approx(objective_of(rows, found.w), rel=1e-12)
-    assert found.objective == min(objective for _, objective, _ in found.curve)
-
-
-@pytest.mark.parametrize("solver", [solve_newton, solve_gradient])
-def test_time_ends_it_too(solver: Solver) -> None:
-    rows = rows_of(Problem(20_000, 40, C=100, noise=0), "hinge")
-    began = time.perf_counter()
-    found = solver(NumbaOracle, rows, MESH, Limits(1e-12, 10**9, max_s=0.2))
-    assert time.perf_counter() - began < 5  # a pass more, and other tests at work
-    assert found.seconds >= 0.2
-    assert not found.is_certified
-    assert found.objective == pytest.approx(objective_of(rows, found.w), rel=1e-9)
 
 
 def test_progress_keeps_the_best_of_each() -> None:
@@ -304,7 +274,6 @@ def test_progress_keeps_the_best_of_each() -> None:
     assert progress.w.tolist() == [1, 1]
     assert (progress.objective, progress.bound, progress.gap) == (5.0, 4.0, 0.25)
     assert progress.iterations == 2
-    assert [gap for _, _, gap in progress.curve] == [4.0, 0.25, 0.25]
 
 
 def test_the_best_dual_on_a_ray() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from margin_problems import Problem, objective_of
 
-from parallel_tunes.models.hinge import LOSSES, NumpyOracle
+from parallel_tunes.models.hinge import NumpyOracle
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import UserError
 from parallel_tunes.train.margin import Limits, Solution, Stopped
@@ -29,15 +29,14 @@ def assert_honest(found: Solution, problem: Problem, loss: str, tolerance: float
     assert found.objective == pytest.approx(objective_of(rows, found.w), rel=1e-9)
     assert found.gap == pytest.approx((found.objective - found.bound) / found.bound)
     assert found.is_certified == (found.gap <= tolerance)
-    assert found.iterations == len(found.curve) >= 1
+    assert found.iterations >= 1
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
-    "problem",
+    ("problem", "loss"),
     [
-        Problem(500), Problem(500, zero_share=0.4), Problem(500, share=0.05), Problem(5, 3), Problem(300, 1),
-        Problem(500, kind="regression"), Problem(5, kind="regression"), Problem(500, zero_share=0.4, kind="regression"),
+        (Problem(500, zero_share=0.4), "hinge"), (Problem(5, 3), "squared_hinge"),
+        (Problem(500, zero_share=0.4, kind="regression"), "squared_hinge"), (Problem(5, kind="regression"), "hinge"),
     ],
 )  # fmt: skip
 def test_linearsvc_is_certified(problem: Problem, loss: str) -> None:
@@ -51,8 +50,7 @@ def test_tighter_settings_are_tried_until_one_is_enough() -> None:
     problem = Problem(500, C=1)
     loose, tight = (solve(problem, "hinge", "linearsvc", Limits(tolerance)) for tolerance in (0.1, 1e-6))
     assert loose.iterations < tight.iterations
-    assert tight.curve[0][2] > 1e-6
-    assert [gap for _, _, gap in tight.curve] == sorted((gap for _, _, gap in tight.curve), reverse=True)
+    assert tight.gap <= 1e-6 < loose.gap <= 0.1
 
 
 def test_svc_is_near_though_its_bias_costs_nothing() -> None:
@@ -66,9 +64,8 @@ def test_svc_is_near_though_its_bias_costs_nothing() -> None:
     assert found.gap < fewer.gap < 1  # a quarter of the rows, at four times the price
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_sgd_is_certified_or_the_best_of_its_settings(loss: str) -> None:
-    problem = Problem(400, C=0.01)
+def test_sgd_is_certified_or_the_best_of_its_settings() -> None:
+    problem, loss = Problem(400, C=0.01), "hinge"
     found = solve(problem, loss, "sgd", Limits(0.02))
     assert_honest(found, problem, loss, 0.02)
     assert found.is_certified
@@ -76,7 +73,7 @@ def test_sgd_is_certified_or_the_best_of_its_settings(loss: str) -> None:
     assert_honest(best, problem, loss, 1e-9)
     assert not best.is_certified
     assert best.iterations == 40
-    assert best.objective == min(objective for _, objective, _ in best.curve) <= found.objective
+    assert best.objective <= found.objective
 
 
 def test_a_stop_is_heeded_between_two_settings() -> None:
@@ -90,28 +87,21 @@ def test_a_stop_is_heeded_between_two_settings() -> None:
 
 
 def test_time_ends_the_search() -> None:
-    found = solve(Problem(400), "hinge", "sgd", Limits(1e-9, max_s=1e-3))
+    found = solve(Problem(400), "hinge", "sgd", Limits(1e-9, max_s=0))
     assert found.iterations == 1
     assert not found.is_certified
 
 
-@pytest.mark.parametrize("name", ["svc", "sgd"])
-def test_those_that_only_classify_say_so(name: str) -> None:
-    with pytest.raises(UserError) as caught:
-        solve(Problem(20, kind="regression"), "hinge", name, Limits())
-    assert str(caught.value) == (
-        f"learner.solver={name}: it classifies; task.target=regression takes newton, gradient or linearsvc"
-    )
-
-
-def test_svc_knows_one_loss() -> None:
+def test_what_a_solver_has_not_is_refused() -> None:
+    for name in ("svc", "sgd"):
+        with pytest.raises(UserError, match=rf"learner\.solver={name}: it classifies"):
+            solve(Problem(20, kind="regression"), "hinge", name, Limits())
     with pytest.raises(UserError, match=r"learner\.solver=svc: its loss is the hinge"):
         solve(Problem(20), "squared_hinge", "svc", Limits())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_where_all_errors_are_forgiven(loss: str) -> None:
-    rows = Problem(50, kind="regression").rows(loss)
+def test_where_all_errors_are_forgiven() -> None:
+    rows = Problem(50, kind="regression").rows("hinge")
     rows.offsets[:] -= 100
     found = solve_sklearn(rows, "linearsvc", Limits(), svc_rows=10, seed=0)
     assert found.is_certified
