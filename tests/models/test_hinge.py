@@ -23,7 +23,7 @@ from parallel_tunes.models.hinge import (
 from parallel_tunes.train.margin import dual, primal
 
 SEEDS = st.integers(0, 10_000)
-seeded = settings(deadline=None, max_examples=60, derandomize=True)
+seeded = settings(deadline=None, max_examples=40, derandomize=True)
 
 
 def draw_problem(seed: int, loss: str, *, is_regression: bool, num_rows: int = 40) -> tuple[Rows, Floats]:
@@ -47,9 +47,8 @@ def differ(function: NumpyOracle | TiltedOracle, w: Floats, smoothing: float, pa
     return np.array(found)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @seeded
-@given(SEEDS, st.booleans(), st.sampled_from([0.3, 1.0, 4.0]))
+@given(st.sampled_from(LOSSES), SEEDS, st.booleans(), st.sampled_from([0.3, 1.0, 4.0]))
 def test_the_gradient_is_that_of_the_smoothed_objective(
     loss: str, seed: int, is_regression: bool, smoothing: float
 ) -> None:
@@ -60,9 +59,8 @@ def test_the_gradient_is_that_of_the_smoothed_objective(
     assert_allclose(w - sums.combined, w + wanted, rtol=1e-5, atol=1e-5 * (1 + np.abs(wanted).max()))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @seeded
-@given(SEEDS, st.booleans())
+@given(st.sampled_from(LOSSES), SEEDS, st.booleans())
 def test_the_curve_is_the_slope_of_the_gradient(loss: str, seed: int, is_regression: bool) -> None:
     rows, w = draw_problem(seed, loss, is_regression=is_regression)
     oracle = NumpyOracle(rows)
@@ -71,9 +69,8 @@ def test_the_curve_is_the_slope_of_the_gradient(loss: str, seed: int, is_regress
     assert_allclose(oracle.curve(1.5, 1), wanted, rtol=1e-5, atol=1e-5 * (1 + np.abs(wanted).max()))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @seeded
-@given(SEEDS, st.booleans())
+@given(st.sampled_from(LOSSES), SEEDS, st.booleans())
 def test_the_shift_is_what_a_small_step_does_to_the_dual(loss: str, seed: int, is_regression: bool) -> None:
     rows, w = draw_problem(seed, loss, is_regression=is_regression)
     step = 1e-6 * np.random.default_rng(seed).standard_normal(len(w))
@@ -83,9 +80,8 @@ def test_the_shift_is_what_a_small_step_does_to_the_dual(loss: str, seed: int, i
     assert_allclose(oracle.shift(1.5, step), wanted, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @seeded
-@given(SEEDS, st.booleans(), st.sampled_from([0.1, 10.0]))
+@given(st.sampled_from(LOSSES), SEEDS, st.booleans(), st.sampled_from([0.1, 10.0]))
 def test_a_long_step_leaves_every_alpha_within_its_bounds(
     loss: str, seed: int, is_regression: bool, size: float
 ) -> None:
@@ -107,9 +103,14 @@ def test_a_long_step_leaves_every_alpha_within_its_bounds(
     assert_allclose(before + oracle.shift(1.5, step), wanted, rtol=1e-10, atol=1e-10 * largest)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @seeded
-@given(SEEDS, st.booleans(), st.sampled_from([1e-7, 0.01, 1.0, 100.0]), st.sampled_from([0.0, 0.1, 1.0, 10.0]))
+@given(
+    st.sampled_from(LOSSES),
+    SEEDS,
+    st.booleans(),
+    st.sampled_from([1e-7, 0.01, 1.0, 100.0]),
+    st.sampled_from([0.0, 0.1, 1.0, 10.0]),
+)
 def test_no_dual_is_above_any_objective(
     loss: str, seed: int, is_regression: bool, smoothing: float, size: float
 ) -> None:

