@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
@@ -15,9 +16,6 @@ from parallel_tunes.models.hinge_numba import BLOCK, SMALL, NumbaOracle
 
 SMOOTHING = 1.3  # float32 holds another
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
-NUM_ROWS = (0, 1, 3, 4, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7)
-NUM_FEATURES = (1, 7, 8, 9, 57)
-SHAPES = [*product(NUM_ROWS, (9,)), *product((5, BLOCK + 1), NUM_FEATURES), (3 * BLOCK + 7, 57)]
 
 
 def draw_problem(num_rows: int, num_features: int, kind: str, loss: str) -> tuple[Rows, Floats]:
@@ -38,9 +36,13 @@ def assert_close(found: Sequence[float] | NDArray[np.float64], wanted: Floats, t
     assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max(initial=0))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize(("num_rows", "num_features"), SHAPES)
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(
+    st.integers(0, 3 * BLOCK + 7), st.integers(1, 57), st.sampled_from(["float32", "float64"]), st.sampled_from(LOSSES)
+)  # fmt: skip
+@example(0, 9, "float64", "hinge")
+@example(BLOCK, 8, "float32", "hinge")
+@example(BLOCK + 1, 57, "float64", "squared_hinge")
 def test_it_gives_what_numpy_gives(num_rows: int, num_features: int, kind: str, loss: str) -> None:
     rows, w = draw_problem(num_rows, num_features, kind, loss)
     ours, wanted, tolerance = NumbaOracle(rows), NumpyOracle(rows), TOLERANCES[kind]
@@ -55,9 +57,9 @@ def test_it_gives_what_numpy_gives(num_rows: int, num_features: int, kind: str, 
         assert_close(ours.shift(SMOOTHING, step), wanted.shift(SMOOTHING, step), tolerance)
 
 
-@pytest.mark.parametrize("num_rows", [BLOCK + 1, 9 * BLOCK + 3])
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("num_rows", "kind", "loss"), [(BLOCK + 1, "float32", "hinge"), (9 * BLOCK + 3, "float64", "squared_hinge")]
+)
 def test_the_same_bits_on_any_number_of_threads(num_rows: int, kind: str, loss: str) -> None:
     rows, w = draw_problem(num_rows, 64, kind, loss)
     assert rows.features.size > SMALL
