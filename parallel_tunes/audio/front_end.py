@@ -30,7 +30,7 @@ from parallel_tunes.audio.definition import LogMel
 from parallel_tunes.audio.logmel import Spectrogram
 from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
-from parallel_tunes.schema import UserError, build, defaults, to_plain
+from parallel_tunes.schema import UserError, build, to_plain
 
 VERSION = 3  # raised whenever the same settings would give other numbers
 QUIETEST, LOUDEST = 1e-9, 1e6  # peaks, of full scale 1: squares of what lies beyond leave float32
@@ -100,13 +100,8 @@ def fingerprint(features: FeaturesConfig) -> str:
 
 
 def restore(values: Mapping[str, Any]) -> FeaturesConfig:
-    """The features that shards or a model were made with, from what they keep; before there were pictures, less."""
-    return build(FeaturesConfig, {**_picture_defaults(), **values}, "features.")
-
-
-@functools.cache
-def _picture_defaults() -> dict[str, Any]:
-    return {name: value for name, value in defaults("features", "logmel").items() if name.startswith("picture_")}
+    """The features that shards or a model were made with, from what they keep of them."""
+    return build(FeaturesConfig, dict(values), "features.")
 
 
 def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

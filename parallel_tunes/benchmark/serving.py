@@ -146,7 +146,7 @@ def save_model(run: Run) -> None:
         "features": to_plain(features),
         "fingerprint": fingerprint(features),
         "standardise": {"mean_db": -40.0, "deviation_db": 20.0},
-        "windows": {"num_frames": tracks.WINDOW, "overlap": 0.5},
+        "windows": {"num_frames": tracks.WINDOW, "piece": tracks.WINDOW, "overlap": 0.5},
     }
     model_folder.save(run, model.state_dict(), facts)
 

@@ -107,10 +107,6 @@ def read(folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError("model: say which, the folder model/ of a train run: model=logs/train/NAME/model")
     if not folder.is_dir():
         raise UserError(f"model={folder}: no such folder")
-    if (folder / "onnx.json").is_file():
-        raise UserError(
-            f"model={folder}: an exported model, which `ptunes predict runtime=onnx` takes, and nothing else"
-        )
     facts, data = sealed.read(
         folder, (("model.json", MAX_BYTES), ("model.safetensors", MAX_BYTES)), version=FORMAT,
         find_digest=lambda facts: facts["weights_digest"], advice="this is no model folder, or not all of one",
@@ -134,14 +130,13 @@ def load(folder: Path | None) -> ModelFolder:
         )
     try:
         features = restore(facts["features"])
-        settings = {"texture": False, **facts["architecture"]}  # models of before it have none
-        architecture = schema.build(ModelConfig, settings, "architecture.")
+        architecture = schema.build(ModelConfig, facts["architecture"], "architecture.")
         classes, named = list(map(str, facts["classes"])), facts["fingerprint"]
         size = features.num_mels, int(facts["windows"]["num_frames"])
-        piece = int(facts["windows"].get("piece", size[1]))
+        piece = int(facts["windows"]["piece"])
         float(facts["standardise"]["mean_db"]), float(facts["standardise"]["deviation_db"])
         thresholds = None
-        if facts.get("multi_label"):  # models of before it have none
+        if facts["multi_label"]:
             thresholds = np.array([float(facts["thresholds"][name]) for name in classes])
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"model={folder}: model.json is damaged ({type(error).__name__}: {error})") from error

@@ -252,11 +252,6 @@ def test_pictures_and_audio_never_meet(tmp_path: Path) -> None:
         front_end.extract(tmp_path / "b.png", DEFAULT, max_bytes=LIMIT)
 
 
-def test_features_kept_before_there_were_pictures_are_still_read() -> None:
-    kept = {name: value for name, value in schema.to_plain(DEFAULT).items() if not name.startswith("picture_")}
-    assert front_end.restore(kept) == DEFAULT
-
-
 @needs_real
 def test_real_pictures_are_what_their_audio_sounds_like() -> None:
     """All decode, as magma; and where the clip is there too, its own log-mel agrees but for which frame a pixel shows."""

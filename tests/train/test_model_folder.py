@@ -29,13 +29,6 @@ def test_a_whole_folder_loads(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_a_model_of_before_there_were_textures_loads(folder: Path) -> None:
-    architecture = json.loads((folder / "model.json").read_text())["architecture"]
-    assert architecture.pop("texture") is False
-    edit(folder, architecture=architecture)
-    assert model_folder.load(folder).facts["architecture"] == architecture
-
-
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file(name: str, folder: Path) -> None:
     (folder / name).unlink()
