@@ -14,15 +14,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import extending, types
 from numba.extending import models, register_model
 
-from parallel_tunes.files import digest_file, digest_json
+from parallel_tunes.compiled import compile_with
 
 # what these make is called by compiled code, whose types mypy cannot know
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = extending.intrinsic
@@ -30,23 +29,7 @@ overload: Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]] = ex
 FLOAT, INT8, INT16, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
 
-def compile_of(*sources: str) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator that compiles functions, which are kept on disk for as long as neither this file nor `sources` change.
-
-    numba keeps a function under its name, and looks at its own file alone for changes, not at those of what it calls.
-    Where it finds no folder that it may write to, each process compiles for itself, which takes some ten seconds.
-    """
-    version = digest_json([digest_file(Path(source)) for source in (__file__, *sources)])[:12]
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        function.__qualname__ += f"_{version}"
-        compile_it = partial(njit, function, nogil=True, error_model="numpy")
-        try:
-            return compile_it(cache=True)
-        except RuntimeError:  # no folder to keep it in
-            return compile_it()
-
-    return compiled
+compile_of = partial(compile_with, __file__)  # which keeps functions for as long as this file does not change
 
 
 def count_lanes() -> int:

@@ -18,7 +18,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from parallel_tunes.compiled import compile_with
 
 KEYS = ("user", "song", "artist", "source", "user_artist", "user_source")
 NAMES = (
@@ -48,12 +49,7 @@ ALL_PRIOR, PRIORS = 1.0, (1.0, 0.5, 0.25, 1.0, 0.15, 0.25)  # variances of weigh
 FLOOR = np.float32(0.002)  # of variances, so that beliefs go on moving with the times
 
 
-def compile_kernel(function: Any) -> Any:
-    """`function` compiled and kept on disk, or where no folder for that can be written to, compiled now."""
-    try:
-        return njit(function, nogil=True, cache=True, error_model="numpy")
-    except RuntimeError:
-        return njit(function, nogil=True, error_model="numpy")
+compile_kernel = compile_with()
 
 
 @compile_kernel

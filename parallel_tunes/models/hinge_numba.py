@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 
+from parallel_tunes.compiled import compile_with
 from parallel_tunes.models.hinge import Floats, Rows, Sums
 
 BLOCK = 1024  # rows
@@ -24,13 +24,7 @@ SMALL = 65536  # values of a matrix that is not worth waking a thread for
 FAST = {"reassoc", "contract", "nsz", "nnan", "ninf"}  # sums may be taken in any order: in registers of several
 
 
-def compile_kernel(function: Any) -> Any:
-    """`function` compiled and kept on disk, or where no folder for that can be written to, compiled now."""
-    compile_it = partial(numba.njit, nogil=True, fastmath=FAST, error_model="numpy")
-    try:
-        return compile_it(function, cache=True)
-    except RuntimeError:
-        return compile_it(function)
+compile_kernel = compile_with(fastmath=FAST)
 
 
 @compile_kernel

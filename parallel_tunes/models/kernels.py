@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import torch
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic as make_intrinsic
+
+from parallel_tunes.compiled import compile_with
 
 Result = TypeVar("Result")
 # what this makes is called by compiled code, whose types mypy cannot know
@@ -27,21 +26,10 @@ ir = cgutils.ir
 # Sums in any order, so that they fit into registers of several; but NaN stays what it is: it tells of a training that diverged
 FAST = {"reassoc", "contract", "nsz"}
 LINE = 64  # bytes
-VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 _num_threads: ContextVar[int] = ContextVar("num_threads", default=0)
 
 
-def compile_kernel(function: Any) -> Any:
-    """`function` compiled and kept on disk, or where no folder for that can be written to, compiled now.
-
-    numba looks at a function's own file alone for changes: here, where much of what kernels call lies, they show in its name.
-    """
-    function.__qualname__ += f"_{VERSION}"
-    compile_it = partial(numba.njit, nogil=True, fastmath=FAST, error_model="numpy")
-    try:
-        return compile_it(function, cache=True)
-    except RuntimeError:
-        return compile_it(function)
+compile_kernel = compile_with(__file__, fastmath=FAST)
 
 
 @intrinsic

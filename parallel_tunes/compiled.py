@@ -1,0 +1,40 @@
+"""Functions compiled by numba and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def compile_with(*sources: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make a decorator that compiles functions without the GIL and keeps them on disk.
+
+    Where no folder can be written to, each process compiles for itself, which takes some ten seconds.
+
+    Args:
+        sources: files whose changes make what was kept stale. numba looks at the function's own file alone, so that files
+            of what it calls must be named; they show in the function's name.
+        options: of `numba.njit`.
+    """
+    version = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()[:12]
+
+    def compile_it(function: Callable[..., Any]) -> Any:
+        if sources:
+            function.__qualname__ += f"_{version}"
+        options_of_all = {"nogil": True, "error_model": "numpy", **options}
+        try:
+            compiled = numba.njit(function, cache=True, **options_of_all)
+        except RuntimeError:  # no folder to keep it in
+            return numba.njit(function, **options_of_all)
+        # numba numbers the files that it writes by an index which it has read before: of two processes that compile at
+        # the same time, both would write to one name, and a third would run the wrong function. Names of their own.
+        kept = compiled._cache._cache_file
+        kept._data_name_pattern = kept._data_name_pattern.replace("{number", f"{uuid.uuid4().hex[:8]}.{{number")
+        return compiled
+
+    return compile_it
