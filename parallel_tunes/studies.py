@@ -19,7 +19,6 @@ from parallel_tunes.run import Run
 from parallel_tunes.scaling import results
 from parallel_tunes.scaling.comparing import compare
 from parallel_tunes.scaling.grid import Launch, TrainCell, find_resources, list_cells
-from parallel_tunes.scaling.method import describe_method, list_machines, list_notes
 from parallel_tunes.scaling.study import Study, count_gpus
 from parallel_tunes.scaling.summary import summarise
 from parallel_tunes.schema import UserError, build, to_plain, to_words
@@ -93,22 +92,19 @@ def list_study(study: Study, run: Run) -> Facts:
 
 
 def tell(study: Study, run: Run) -> Facts:
-    """The facts for a report of what has come to a result so far; `rows` are its launches."""
+    """The facts for a report of what has come to a result so far."""
     if (run.folder / "cells").is_dir() or not (run.folder / results.FILE).exists():
         results.save(run, results.collect(study))
     rows = fill_up(results.load(run.folder), study)
     done = [row for row in rows if row["kind"] == "train" and row["status"] == "ok"]
     is_gpu = not done[0]["device"].startswith("cpu") if done else study.on_gpus
-    unit, machines = "GPU" if is_gpu else "rank", list_machines(rows)
+    unit, machines = "GPU" if is_gpu else "rank", results.list_machines(rows)
     threads = machines[0]["threads"] if machines else study.threads
-    metrics = summarise(study.cfg, rows, unit=unit, threads=threads)
     return {
-        "metrics": metrics,
+        "metrics": summarise(study.cfg, rows, unit=unit, threads=threads),
         "launcher": study.cfg.scaling.launcher,
         "machines": machines,
-        "method": describe_method(study.cfg),
-        "notes": list(list_notes(study.cfg, rows, metrics, unit)),
-        "rows": rows,
+        "revisions": sorted({row["git"] for row in rows if row.get("git")}),
     }
 
 

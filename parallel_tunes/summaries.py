@@ -20,7 +20,7 @@ from parallel_tunes.config import (
     VerifyJob,
 )
 from parallel_tunes.config_explore import ExploreTableJob
-from parallel_tunes.config_export import ExportListensJob, PredictOnnxJob
+from parallel_tunes.config_export import ExportListensJob
 from parallel_tunes.config_listens import (
     EvaluateListensJob,
     ListenLadderJob,
@@ -98,13 +98,10 @@ def say_tracks(cfg: PopularityJob | EvaluateTracksJob | GenreSvmJob, report: Fac
 
 
 def say_explored(cfg: ExploreJob | ExploreTableJob, report: Facts, run: Run) -> None:
-    """What stands out, and where the page is."""
+    """Log the verdict and the path of the page."""
     del cfg
-    from parallel_tunes.reports.explore_words import list_findings
-
     run.log(f"data: {report['data']}")
-    for sentence in list_findings(report):
-        run.log(sentence)
+    run.log(report["verdict"])
     run.log(f"page: {run.folder / 'report.html'}")
 
 
@@ -190,9 +187,9 @@ def say_benchmark(cfg: BenchmarkJob, report: Facts, run: Run) -> None:
 
 def say_scaling(cfg: ScalingJob, report: Facts, run: Run) -> None:
     """What is worth its hours, and where the page is."""
-    from parallel_tunes.reports.scaling.formats import to_lines
+    from parallel_tunes.reports.scaling.study import to_lines
 
-    if "method" in report or cfg.compare:
+    if "launcher" in report or cfg.compare:
         for line in to_lines(report):
             run.log(line)
         run.log(f"page: {run.folder / 'report.html'}")
@@ -205,8 +202,6 @@ def say_export(cfg: ExportJob | ExportListensJob, report: Facts, run: Run) -> No
 
     for line in to_lines(report):
         run.log(line)
-    if report["task"] == "genre" and report["metrics"]["parity"]["is_held"]:
-        run.log(f"ptunes predict runtime=onnx model={run.folder} -- FILE …")
     run.log(f"page: {run.folder / 'report.html'}")
 
 
@@ -214,7 +209,7 @@ def say_nothing(cfg: SubmitJob | DoctorJob, report: Facts, run: Run) -> None:
     """All was said on the way."""
 
 
-def say_predict(cfg: PredictJob | PredictOnnxJob, report: Facts, run: Run) -> None:
+def say_predict(cfg: PredictJob, report: Facts, run: Run) -> None:
     """The answers; of very many files, how many there are."""
     from parallel_tunes.serve.labels import format_table
 

@@ -38,24 +38,14 @@ def to_png(drawing: Figure) -> bytes:
     return stream.getvalue()
 
 
-def to_svg(drawing: Figure) -> bytes:
-    """A figure as an SVG, the same bytes whenever and wherever it is drawn; it is closed."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "parallel_tunes"}):  # names of clips and hatches, else drawn by lot
-        drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(drawing)
-    return stream.getvalue()
-
-
 def shorten(label: str) -> str:
     """A label as there is room for it in a figure."""
     return label if len(label) <= 20 else label[:19] + "…"
 
 
 def to_address(picture: bytes) -> str:
-    """A PNG or an SVG as a data URI, told apart by their first bytes."""
-    kind = "svg+xml" if picture.startswith((b"<?xml", b"<svg")) else "png"
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+    """A PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def render_page(
@@ -65,7 +55,7 @@ def render_page(
 
     Args:
         template: a file of this folder; it sees `facts`, and each picture as `images[name]`.
-        pictures: PNGs or SVGs by name.
+        pictures: PNGs by name.
         filters: functions that the template may call.
     """
     pages = jinja2.Environment(

@@ -21,11 +21,11 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from parallel_tunes.scaling.intervals import Interval
-from parallel_tunes.scaling.words import PERCENT, counted, figure, told
 
 Array = npt.NDArray[np.float64]
 REACH = 2  # times the largest N measured: a law says nothing beyond
 DESCRIPTIVE = 4  # the largest N up to which a law describes what was measured, and foretells nothing
+LEVEL = 0.95  # of intervals
 VAGUE = 10.0  # a law whose rate of one GPU is not known to within this factor is not told
 ROUNDING = 1e-6  # relative: launches that agree better than this tell nothing of chance
 
@@ -68,7 +68,6 @@ class Fit:
         rate_of_one: samples/s of one GPU, as fitted.
         largest: N measured.
         is_off: the rates lie farther from the law than launches of one N differ by chance.
-        level: of the intervals.
     """
 
     law: str
@@ -76,7 +75,6 @@ class Fit:
     rate_of_one: Interval
     largest: int
     is_off: bool
-    level: float = 0.95
 
     @property
     def is_descriptive(self) -> bool:
@@ -106,24 +104,14 @@ class Fit:
                 break
         return points
 
-    def words(self, unit: str = "GPU") -> str:
-        """One sentence for a report."""
-        says = [f"{LAWS[self.law].title}: {_usl(self, unit) if self.law == 'usl' else _serial(self, unit)}"]
-        if self.is_off:
-            says.append("yet the rates lie farther from this law than launches differ by chance")
-        if self.is_descriptive:
-            says.append(f"descriptive only, as N is at most {DESCRIPTIVE}")
-        return "; ".join(says)
 
-
-def fit(law: str, nums: Sequence[int], rates: Sequence[float], level: float = 0.95) -> Fit:
+def fit(law: str, nums: Sequence[int], rates: Sequence[float]) -> Fit:
     """Least squares on the logarithm of the rate, as errors are relative; intervals from Student's t and the Jacobian.
 
     Args:
         law: a name in LAWS.
         nums: shape (num_points,), numbers of GPUs.
         rates: shape (num_points,), samples/s, one point a launch.
-        level: of the intervals.
 
     Raises:
         Refusal: the law cannot be told: too few numbers of GPUs, or no repetition to tell its error from.
@@ -131,19 +119,19 @@ def fit(law: str, nums: Sequence[int], rates: Sequence[float], level: float = 0.
     form, n, x = LAWS[law], np.asarray(nums, dtype=np.float64), np.asarray(rates, dtype=np.float64)
     num_parameters, num_distinct = 1 + len(form.names), len(set(nums))
     if num_distinct < num_parameters:
-        raise Refusal(f"{form.title} needs {num_parameters} numbers of GPUs, not {num_distinct}")
+        raise Refusal(f"{form.title} needs {num_parameters} different N, not {num_distinct}")
     if len(n) <= num_parameters:
         raise Refusal(f"{form.title} needs more than {num_parameters} launches, not {len(n)}, for an error to be told")
     if not (np.isfinite(x).all() and (x > 0).all()):
         raise Refusal("a rate that is not positive has no logarithm")
     values, errors, squares = _least_squares(form, n, x)
-    reach = stats.t.ppf((1 + level) / 2, len(n) - num_parameters) * errors
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(n) - num_parameters) * errors
     if not (np.isfinite(reach).all() and reach[0] <= np.log(VAGUE)):
         raise Refusal(f"these rates differ too much from one another, or from {form.title}, for it to be told")
     around = np.stack([values, values - reach, values + reach], axis=-1)
     parameters = {name: Interval(*map(float, row)) for name, row in zip(form.names, around[1:], strict=True)}
     rate_of_one = Interval(*map(float, np.exp(around[0])))
-    return Fit(law, parameters, rate_of_one, int(n.max()), _is_off(n, x, squares, num_parameters), level)
+    return Fit(law, parameters, rate_of_one, int(n.max()), _is_off(n, x, squares, num_parameters))
 
 
 def _least_squares(law: Law, n: Array, x: Array) -> tuple[Array, Array, float]:
@@ -178,37 +166,3 @@ def _is_off(n: Array, x: Array, squares: float, num_parameters: int) -> bool:
         return False
     pure = max(sum(float(((each - each.mean()) ** 2).sum()) for each in alike), repeats * ROUNDING**2)
     return bool(stats.f.sf((squares - pure) / spare / (pure / repeats), spare, repeats) < 0.01)
-
-
-def _serial(fitted: Fit, unit: str) -> str:
-    """What Amdahl's or Gustafson's law says."""
-    share = fitted.parameters["serial_share"]
-    of = f"one {unit}'s step" if fitted.law == "amdahl" else "the step"
-    says = f"{told(share, '%', scale=PERCENT, level=fitted.level)} of {of} is serial"
-    if share.high < 0:
-        return f"{says}: a negative share, more than proportional scaling, for which the law has no cause"
-    if share.low <= 0:
-        return f"{says}, which cannot be told from none"
-    if fitted.law == "amdahl" and not fitted.is_descriptive:
-        most = REACH * fitted.largest
-        gain = fitted.rate(most) / fitted.rate(1)
-        says += (
-            f": up to {counted(most, unit)}, as far as it may be asked, at most {figure(gain)} times the rate of one"
-        )
-    return says
-
-
-def _usl(fitted: Fit, unit: str) -> str:
-    """What the Universal Scalability Law says, and where more GPUs begin to lose, if within reach."""
-    contention, coherency = fitted.parameters["contention"], fitted.parameters["coherency"]
-    shares = [
-        f"{name} {told(share, '%', scale=PERCENT, level=fitted.level)}" for name, share in fitted.parameters.items()
-    ]
-    says = f"{', '.join(shares)}; "
-    most = REACH * fitted.largest
-    if coherency.median > 0 and contention.median < 1:
-        peak = float(np.sqrt((1 - contention.median) / coherency.median))
-        if peak <= most:
-            says += f"the rate is highest at {f'about {figure(peak)} {unit}s' if peak > 1 else counted(1, unit)}"
-            return says + ("" if coherency.low > 0 else ", though coherency cannot be told from none")
-    return f"{says}no peak lies within reach, up to {counted(most, unit)}"

@@ -57,7 +57,7 @@ def read_rows(place: Path) -> list[dict[str, Any]]:
 
 
 def read_training(report: dict[str, Any], epochs: list[dict[str, Any]]) -> Row:
-    """Of a training's report and epochs: its windows, the rest of an epoch, memory, noise and target."""
+    """Of a training's report and epochs: its windows, the rest of an epoch, memory and target."""
     timing, spent = report["timing"], report["time_s"]
     shared, bare = timing["shared"], timing["bare"] or {}
     target = report.get("target", {"seconds": [None], "epochs": [None]})
@@ -75,10 +75,6 @@ def read_training(report: dict[str, Any], epochs: list[dict[str, Any]]) -> Row:
         "peak_memory_mib": timing["peak_memory_mib"],
         "joules_a_sample": statistics.median(joules) if joules else None,
         "precision_used": report["precision"],
-        **{
-            f"noise_{name}": list((timing["noise"] or {}).get(name, []))
-            for name in ("small", "big", "per_small", "per_big")
-        },
         "target_s": target["seconds"][0],
         "target_epochs": target["epochs"][0],
         "num_epochs": len(epochs),
@@ -115,3 +111,9 @@ def load(folder: Path) -> list[Row]:
     if not {"cell", "launch", "status", "kind"} <= set(table.column_names):
         raise UserError(f"{path}: no results of a scaling study; name a study's folder")
     return [dict(row) for row in table.to_pylist()]
+
+
+def list_machines(rows: list[Row]) -> list[dict[str, Any]]:
+    """The machines that launches ran on, each once."""
+    every = [machine for row in rows if row.get("machines") for machine in json.loads(row["machines"])]
+    return list({machine["host"]: machine for machine in every}.values())

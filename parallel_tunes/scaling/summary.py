@@ -1,4 +1,4 @@
-"""What a study's rows say: medians with intervals, ratios to a baseline, costs, fits and the recommendation."""
+"""The figures of a study, from its rows: medians with intervals, ratios to a baseline, costs, fits and the recommended cell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 
 from parallel_tunes.config import ScalingJob
 from parallel_tunes.scaling import laws
-from parallel_tunes.scaling.advice import advise
-from parallel_tunes.scaling.critical_batch import estimate_noise
 from parallel_tunes.scaling.intervals import Interval, Launches, median_interval, ratio_interval
-from parallel_tunes.scaling.kinds import describe
 from parallel_tunes.scaling.results import Row
 
 QUICK = 5  # launches of a cell, fewer than which are a quick look
@@ -30,7 +27,7 @@ def summarise(cfg: ScalingJob, rows: list[Row], *, unit: str, threads: int) -> d
     training = group(row for row in rows if row["kind"] == "train")
     settings = cfg.scaling
     cells = [summarise_cell(cfg, name, training) for name in training]
-    metrics: dict[str, Any] = {
+    return {
         "mode": settings.mode,
         "unit": unit,
         "threads": threads,
@@ -41,14 +38,10 @@ def summarise(cfg: ScalingJob, rows: list[Row], *, unit: str, threads: int) -> d
         "target": settings.target,
         "missing": [f"{row['cell']}: launch {row['launch']}" for row in rows if row["status"] == "missing"],
         "cells": cells,
-        **summarise_noise(rows, settings.seed),
+        **choose(cells, settings.mode),
+        "fits": [fit_line(law, line, training) for line in group_lines(cells) for law in FITTED[settings.mode]],
         "preprocess": summarise_preprocess(cfg, rows),
     }
-    lines = group_lines(cells)
-    metrics["fits"] = [fit_line(law, line, training, unit) for line in lines for law in FITTED[settings.mode]]
-    metrics["series"] = [describe_line(line, training, unit) for line in lines]
-    metrics["advice"] = advise(metrics)
-    return metrics
 
 
 def group(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -87,17 +80,13 @@ def summarise_cell(cfg: ScalingJob, name: str, cells: dict[str, list[Row]]) -> d
     """One cell of the table."""
     rows, seed = cells[name], cfg.scaling.seed
     first, good = rows[0], [row for row in rows if row["status"] == "ok"]
-    status = "ok" if good else next((row["status"] for row in rows if row["status"] != "missing"), "missing")
     peaks = [row["peak_memory_mib"] for row in rows if row.get("peak_memory_mib")]
     told = median_or_none
     cell = {
         **{axis: first[axis] for axis in ("gpus", "batch", "global_batch", "ddp")},
         "name": name,
         "precision": good[0]["precision_used"] if good else first["precision"],
-        "status": status,
-        "reason": next((row["reason"] for row in rows if row["status"] == status and row["reason"]), None),
-        "num_failed": sum(row["status"] in ("failed", "oom") for row in rows),
-        "n": len(good),
+        **find_outcome(rows),
         "num_windows": sum(len(row["step_s"]) for row in good),
         "is_stable": all(row["is_stable"] for row in good),
         "samples_per_s": median(counted(rows, lambda row: row["samples_per_s"]), seed),
@@ -109,6 +98,18 @@ def summarise_cell(cfg: ScalingJob, name: str, cells: dict[str, list[Row]]) -> d
         **{kind: told(row[kind] for row in good) for kind in ("first_steps_s", "compile_s", "setup_s")},
     }
     return {**cell, **compare(cfg, name, cells), **find_costs(cfg, rows), **find_target(cfg, rows)}
+
+
+def find_outcome(rows: list[Row]) -> dict[str, Any]:
+    """Of a cell's launches: ok if one is, how many count, how many failed, and why the first of those did."""
+    failed = [row for row in rows if row["status"] in ("failed", "oom")]
+    n = sum(row["status"] == "ok" for row in rows)
+    return {
+        "status": "ok" if n else failed[0]["status"] if failed else "missing",
+        "reason": next((row["reason"] for row in failed if row["reason"]), None),
+        "num_failed": len(failed),
+        "n": n,
+    }
 
 
 def median_or_none(values: Iterable[float | None]) -> float | None:
@@ -213,43 +214,39 @@ def points(line: list[dict[str, Any]], cells: dict[str, list[Row]]) -> tuple[lis
     return [num for num, _ in found], [rate for _, rate in found]
 
 
-def fit_line(law: str, line: list[dict[str, Any]], cells: dict[str, list[Row]], unit: str) -> dict[str, Any]:
+def fit_line(law: str, line: list[dict[str, Any]], cells: dict[str, list[Row]]) -> dict[str, Any]:
     """A law fitted to a line, or why it is not."""
     common = {"law": law, **{axis: line[0][axis] for axis in ("batch", "precision")}}
     try:
         fitted = laws.fit(law, *points(line, cells))
     except laws.Refusal as refusal:
-        return {**common, "refused": str(refusal).replace("GPU", unit)}
+        return {**common, "refused": str(refusal)}
     return {
         **common,
         "parameters": {name: interval.to_plain() for name, interval in fitted.parameters.items()},
         "rate_of_one": fitted.rate_of_one.to_plain(),
         "is_descriptive": fitted.is_descriptive,
-        "words": fitted.words(unit),
+        "is_off": fitted.is_off,
         "curve": [[float(f"{num:.6g}"), float(f"{rate:.6g}")] for num, rate in fitted.curve()],
     }
 
 
-def describe_line(line: list[dict[str, Any]], cells: dict[str, list[Row]], unit: str) -> dict[str, Any]:
-    """What kind of scaling a line is."""
-    kind, words = describe(*points(line, cells), unit=unit)
-    return {**{axis: line[0][axis] for axis in ("batch", "precision")}, "kind": kind, "words": words}
+def choose(cells: list[dict[str, Any]], mode: str) -> dict[str, str | None]:
+    """Names of the cheapest cell, the fastest, and the recommended one: the fastest of those whose cost may be the cheapest's.
 
-
-def summarise_noise(rows: list[Row], seed: int) -> dict[str, Any]:
-    """The gradient noise scale by global batch, where it can be told, and over all launches, whose models are alike."""
-    found = dict[int, list[list[float]]]()
-    for row in rows:
-        if row["kind"] == "train" and row["status"] == "ok":
-            norms = (row[f"noise_{name}"] for name in ("small", "big", "per_small", "per_big"))
-            found.setdefault(int(row["global_batch"]), []).extend(map(list, zip(*norms, strict=True)))
-
-    def tell(steps: list[list[float]]) -> dict[str, Any] | None:
-        scale = estimate_noise(steps, seed) if steps else None
-        return {"n": len(steps), **scale.to_plain()} if scale else None
-
-    by_batch = [{"batch": batch, **told} for batch, steps in sorted(found.items()) if (told := tell(steps))]
-    return {"noise_scale": by_batch, "noise_scale_of_all": tell([step for steps in found.values() for step in steps])}
+    Costs may be equal where their intervals overlap. In a study of a target only cells that reached it in every launch
+    are candidates, if there are any; one GPU with DDP never is.
+    """
+    cost, time = ("gpu_hours_to_target", "time_to_target_s") if mode == "target" else ("gpu_hours", "train_s")
+    known = [cell for cell in cells if cell[cost] and cell[time] and (cell["gpus"] > 1 or not cell["ddp"])]
+    if mode == "target":
+        known = [cell for cell in known if cell["num_reached"] == cell["n"]] or known
+    if not known:
+        return {"recommended": None, "cheapest": None, "fastest": None}
+    cheapest = min(known, key=lambda cell: cell[cost]["median"])
+    alike = [cell for cell in known if cell[cost]["low"] <= cheapest[cost]["high"]]
+    fastest, recommended = (min(each, key=lambda cell: cell[time]["median"]) for each in (known, alike))
+    return {"recommended": recommended["name"], "cheapest": cheapest["name"], "fastest": fastest["name"]}
 
 
 def summarise_preprocess(cfg: ScalingJob, rows: list[Row]) -> dict[str, Any] | None:
@@ -265,10 +262,8 @@ def summarise_preprocess(cfg: ScalingJob, rows: list[Row]) -> dict[str, Any] | N
     found, serial = [], None
     for name, each in cells.items():
         first, good = each[0], [row for row in each if row["status"] == "ok"]
-        status = "ok" if good else next((row["status"] for row in each if row["status"] != "missing"), "missing")
         figures = {
-            "name": name, "status": status, "n": len(good), "tracks_per_s": median(rates[name], seed),
-            "reason": next((row["reason"] for row in each if row["status"] == status and row["reason"]), None),
+            "name": name, **find_outcome(each), "tracks_per_s": median(rates[name], seed),
             "seconds": median(counted(each, lambda row: row["seconds"]), seed),
             "num_tracks": int(good[0]["num_tracks"]) if good else None,
         }  # fmt: skip

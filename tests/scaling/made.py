@@ -25,7 +25,6 @@ def make_row(gpus: int, step_s: float, launch: int, **more: Any) -> Row:
         "data_s": [0.01 * step_s] * 3, "norm_s": [0.02 * step_s] * 3, "agree_s": [0.01 * step_s] * 3,
         "is_stable": True, "num_steps": 100, "first_steps_s": 1.5, "compile_s": None, "setup_s": 5.0, "eval_s": 2.0,
         "checkpoint_s": 0.1, "peak_memory_mib": [500.0 + rank for rank in range(gpus)], "joules_a_sample": None,
-        **{f"noise_{kind}": [] for kind in ("small", "big", "per_small", "per_big")},
         "target_s": None, "target_epochs": None, "num_epochs": 1, "machines": json.dumps([MACHINE]),
         "versions": json.dumps({"torch": "2.13.0"}), "git": "abc", "device": "cpu (1 thread a rank)",
     }  # fmt: skip

@@ -7,7 +7,7 @@ from made import make_failure, make_row, make_study
 from test_grid import config
 
 from parallel_tunes.scaling.results import Row
-from parallel_tunes.scaling.summary import summarise
+from parallel_tunes.scaling.summary import choose, summarise
 
 WORDS = (
     "scaling.gpus=[1,2,4]",
@@ -47,7 +47,7 @@ def test_speed_up_and_efficiency_hold_the_truth_whatever_the_drift() -> None:
     assert holds(amdahl["parameters"]["serial_share"], 0.1)
     assert amdahl["is_descriptive"]
     assert max(num for num, _ in amdahl["curve"]) == 8
-    assert metrics["series"][0]["kind"] == "sub-linear"
+    assert not amdahl["is_off"]
 
 
 def test_job_arrays_have_no_rounds() -> None:
@@ -106,12 +106,38 @@ def test_what_failed_is_told_and_the_rest_still_counts() -> None:
     assert second["efficiency"]["median"] == 1
     assert third["status"] == "missing"
     assert metrics["missing"] == [f"gpus4-batch64: launch {launch}" for launch in range(5)]
+    assert second["reason"] == "no disk"
     assert all("refused" in fit for fit in metrics["fits"])
+    assert metrics["recommended"] == "gpus2-batch64"  # the only one with a cost
 
 
 def test_nothing_at_all_is_no_error() -> None:
     metrics = summary([make_failure(row, "missing", "not run yet") for row in make_study()])
     assert [each["status"] for each in metrics["cells"]] == ["missing"] * 3
+    assert metrics["recommended"] is None
+
+
+def costed(gpus: int, cost: float, time: float, *, spread: float = 0.01, **more: Any) -> dict[str, Any]:
+    def around(value: float) -> dict[str, float]:
+        return {"median": value, "low": value * (1 - spread), "high": value * (1 + spread)}
+
+    usual = {"name": f"gpus{gpus}", "gpus": gpus, "ddp": gpus > 1, "gpu_hours": around(cost), "train_s": around(time)}
+    return usual | {"gpu_hours_to_target": around(cost), "time_to_target_s": around(time)} | more
+
+
+def test_the_fastest_of_the_cells_as_cheap_as_the_cheapest_is_recommended() -> None:
+    cells = [costed(1, 1.0, 100), costed(2, 1.015, 51), costed(4, 1.5, 38)]
+    assert choose(cells, "strong") == {"recommended": "gpus2", "cheapest": "gpus1", "fastest": "gpus4"}
+    assert choose(cells[::2], "strong")["recommended"] == "gpus1"
+    # what DDP costs on one GPU is measured, and is no choice
+    alone = [cells[0], costed(1, 0.5, 50, ddp=True, name="gpus1-ddp")]
+    assert choose(alone, "strong") == {"recommended": "gpus1", "cheapest": "gpus1", "fastest": "gpus1"}
+
+
+def test_of_a_target_cells_that_reached_it_in_every_launch_are_recommended() -> None:
+    always, often = costed(2, 2.0, 60, n=5, num_reached=5), costed(4, 0.5, 10, n=5, num_reached=3)
+    assert choose([always, often], "target")["recommended"] == "gpus2"
+    assert choose([often], "target")["recommended"] == "gpus4"
 
 
 def target_rows(reached: list[float | None], gpus: int = 2) -> list[Row]:

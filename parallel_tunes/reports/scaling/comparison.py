@@ -1,38 +1,23 @@
-"""The report of two scaling studies side by side."""
+"""The figure of two scaling studies side by side."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
-from parallel_tunes.reports.page import GREEN, GREY, ORANGE, render_page, to_png, to_svg
-from parallel_tunes.reports.scaling.look import LOOK, WIDE, Facts, Picture, add_legend, quietly, spreads
-from parallel_tunes.reports.scaling.tables import comparison_table, three_figures
-from parallel_tunes.run import Run
+from parallel_tunes.reports.page import GREEN, GREY, ORANGE
+from parallel_tunes.reports.scaling.look import WIDE, Facts, Picture, add_legend, spreads
+from parallel_tunes.reports.scaling.tables import three_figures
 
 WORDS = {"faster": (GREEN, "^"), "slower": (ORANGE, "v"), "cannot be told apart": (GREY, "o")}
 NAMES = {"faster": "B is faster", "slower": "B is slower", "cannot be told apart": "they cannot be told apart"}
 
 
-def write_comparison(run: Run, report: dict[str, Any]) -> None:
-    """Write ratio.png, ratio.svg and report.html."""
-    metrics, pictures, shown = report["metrics"], {}, None
-    with quietly(), matplotlib.rc_context(LOOK):
-        if metrics["cells"]:
-            shown = draw_ratios(metrics)
-            pictures["ratio"] = to_svg(shown.drawing)
-            run.write_bytes("ratio.svg", pictures["ratio"])
-            run.write_bytes("ratio.png", to_png(shown.drawing))
-    facts = {"report": report, "metrics": metrics, "table": comparison_table(metrics), "picture": shown}
-    run.write_bytes("report.html", render_page("scaling/comparison.html", facts, pictures).encode())
-
-
-def draw_ratios(metrics: Facts) -> Picture:
+def draw_ratios(metrics: Facts) -> Picture | None:
     """How many times as quick B is as A, a dot a cell."""
     cells = metrics["cells"]
+    if not cells:
+        return None
     drawing, axes = plt.subplots(figsize=(WIDE, 1.2 + 0.32 * len(cells)), layout="constrained")
     axes.axvline(1, color=GREY, linewidth=2)
     for row, cell in enumerate(cells):

@@ -1,8 +1,9 @@
-"""The figures of what it costs: memory, where the time of an epoch goes, time to target, noise scale."""
+"""The figures of what it costs: memory, where the time of an epoch goes, time to target, time against cost."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from parallel_tunes.reports.page import AMBER, BLUE, GREY, ORANGE, SKY
@@ -14,6 +15,7 @@ from parallel_tunes.reports.scaling.look import (
     add_legend,
     cell_name,
     grid_cells,
+    ideal_handle,
     ink_on,
     marks_of,
     series_of,
@@ -21,7 +23,7 @@ from parallel_tunes.reports.scaling.look import (
     spreads,
     status_words,
 )
-from parallel_tunes.reports.scaling.tables import three_figures, time_unit
+from parallel_tunes.reports.scaling.tables import medians, purpose, three_figures, time_unit
 
 PARTS = {
     "data": (SKY, "///"),
@@ -69,9 +71,7 @@ def draw_memory(metrics: Facts) -> Picture | None:
         + ("" if cell["status"] == "ok" else f", {status_words(cell)}")
         for cell in cells
     )
-    caption = "The most memory that the rank which held most ever held."
-    if any(cell["status"] != "ok" for cell in cells):
-        caption += " Dashed outline: what was held or wanted where it did not fit (oom) or failed."
+    caption = "The largest peak of any rank. Dashed outline: a cell that ran out of memory or failed."
     return Picture(drawing, "Peak memory", alt, caption, is_wide)
 
 
@@ -114,10 +114,7 @@ def draw_split(metrics: Facts) -> Picture | None:
         + ", ".join(f"{part} {three_figures(cell['split'].get(part, 0.0))} s" for part in PARTS)
         for cell in cells
     )
-    caption = (
-        "What an epoch is spent on. Communication is only what computing does not hide: "
-        "a step less the same step without gradient sums, and what ranks wait for each other besides."
-    )
+    caption = "Communication: only what computing does not hide."
     return Picture(drawing, "Where the time of an epoch goes", alt, caption, is_wide=True)
 
 
@@ -147,32 +144,49 @@ def draw_targets(metrics: Facts) -> Picture | None:
         + (f", {three_figures(found['median'] / unit_s)} {unit}" if (found := cell["time_to_target_s"]) else "")
         for cell in cells
     )
-    caption = (
-        "How long until the accuracy was reached, evaluations included. Dots: medians of the launches that reached it; "
-        "bars: 95 % intervals."
-    )
+    caption = "Evaluations included. Dots: medians of the launches that reached it; bars: 95 % intervals."
     return Picture(drawing, "Time to the target", alt, caption, is_wide=True)
 
 
-def draw_noise(metrics: Facts) -> Picture | None:
-    """The gradient noise scale by batch, beside the line where they are equal."""
-    found = sorted(metrics["noise_scale"], key=lambda row: row["batch"])
-    if not found:
+def pareto(points: list[tuple[float, float]]) -> list[int]:
+    """Which points no other beats in both time and cost, from the quickest to the cheapest."""
+    best, kept = float("inf"), []
+    for at in sorted(range(len(points)), key=points.__getitem__):
+        if points[at][1] < best:
+            best = points[at][1]
+            kept.append(at)
+    return kept
+
+
+def draw_frontier(metrics: Facts) -> Picture | None:
+    """GPU-hours against time, each cell a point; those that no other beats in both are joined."""
+    keys = ("time_to_target_s", "gpu_hours_to_target") if metrics["mode"] == "target" else ("train_s", "gpu_hours")
+    cells = [cell for cell in grid_cells(metrics) if cell["status"] == "ok" and all(cell[key] for key in keys)]
+    if len(cells) < 2:
         return None
-    batches = [row["batch"] for row in found]
-    drawing, axes = plt.subplots(figsize=SMALL, layout="constrained")
-    middle, spread = spreads(found)
-    axes.errorbar(batches, middle, spread, color=BLUE, marker="o", capsize=3, label="gradient noise scale")
-    ends = [min(batches) / 1.5, max(batches) * 1.5]
-    axes.plot(ends, ends, color=GREY, linewidth=3, alpha=0.6, label="as large as the batch", zorder=1)
-    set_log(axes, "x", batches)
-    set_log(axes, "y")
-    axes.set_xlim(*ends)
-    axes.set(xlabel="global batch (samples)", ylabel="gradient noise scale (samples)")
-    add_legend(drawing, axes.get_legend_handles_labels()[0])
-    alt = "; ".join(f"batch {row['batch']}: {three_figures(row['median'])} samples" for row in found)
-    caption = (
-        "Above the grey line the batch is smaller than the noise of its gradient: a larger batch still saves steps. "
-        "Below it a larger batch mostly averages what is averaged already. Bars: 95 % intervals."
+    marks, unit = marks_of(metrics), metrics["unit"]
+    spell, spell_s = time_unit(medians(cells, keys[0]))
+    points = [(cell[keys[0]]["median"] / spell_s, cell[keys[1]]["median"]) for cell in cells]
+    drawing, axes = plt.subplots(figsize=(WIDE, 4.8), layout="constrained")
+    kept = pareto(points)
+    axes.plot(*zip(*(points[at] for at in kept), strict=True), color=GREY, linewidth=3, alpha=0.6, zorder=1)
+    for at, (cell, point) in enumerate(zip(cells, points, strict=True)):
+        mark = marks[series_of(cell)]
+        face = mark.colour if at in kept else "white"
+        axes.plot(*point, marker=mark.marker, markersize=8, markerfacecolor=face, markeredgecolor=mark.colour, zorder=3)
+        axes.annotate(str(cell["gpus"]), point, (6, 4), textcoords="offset points", fontsize=9.5)
+    for axis, values in zip("xy", zip(*points, strict=True), strict=True):
+        if max(values) > 4 * min(values):
+            set_log(axes, axis)
+    axes.margins(0.12)
+    axes.set(xlabel=f"time for {purpose(metrics)} ({spell})", ylabel=f"cost ({unit}-hours)")
+    shown = {series: mark for series, mark in marks.items() if series in set(map(series_of, cells))}
+    handles = [Line2D([], [], color=m.colour, marker=m.marker, linestyle="none", label=m.name) for m in shown.values()]
+    add_legend(drawing, [*handles, ideal_handle("no cell beats these in both")])
+    alt = "; ".join(
+        f"{cell_name(metrics, cell)}: {three_figures(x)} {spell}, {three_figures(y)} {unit}-hours"
+        + (", on the frontier" if at in kept else "")
+        for at, (cell, (x, y)) in enumerate(zip(cells, points, strict=True))
     )
-    return Picture(drawing, "Gradient noise scale", alt, caption)
+    caption = f"Medians; the number is that of {unit}s. Filled and joined: no other cell is both faster and cheaper."
+    return Picture(drawing, "Time against cost", alt, caption, is_wide=True)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from parallel_tunes.reports.page import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE
-from parallel_tunes.reports.scaling.tables import STATUS
+from parallel_tunes.reports.scaling.tables import STATUS, count
 
 Facts = dict[str, Any]
 Series = tuple[int, str]  # batch and precision: what stays the same along a line
@@ -89,11 +89,6 @@ def series_name(metrics: Facts, series: Series) -> str:
     words = f"batch {batch} per {metrics['unit']}" if metrics["mode"] == "weak" else f"batch {batch}"
     several = len({cell["precision"] for cell in metrics["cells"]}) > 1
     return f"{words}, {precision}" if several else words
-
-
-def count(number: int, unit: str) -> str:
-    """`1 GPU`, `2 GPUs`."""
-    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def cell_name(metrics: Facts, cell: Facts) -> str:

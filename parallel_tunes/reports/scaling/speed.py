@@ -25,20 +25,18 @@ from parallel_tunes.reports.scaling.look import (
     add_legend,
     beside,
     cell_name,
-    count,
     draw_marks,
     grid_cells,
     ideal_handle,
     ink_on,
     lines_of,
     marks_of,
-    series_name,
     series_of,
     set_log,
     set_numbers,
     status_words,
 )
-from parallel_tunes.reports.scaling.tables import LAWS, three_figures
+from parallel_tunes.reports.scaling.tables import LAWS, count, three_figures
 
 DASHES: dict[str, Any] = {"amdahl": (0, (6, 2)), "gustafson": (0, (2, 2)), "usl": (0, (6, 2, 1, 2))}
 STATES = {"oom": "out of\nmemory", "failed": "failed", "missing": "missing"}
@@ -77,7 +75,8 @@ def draw_speedup(metrics: Facts) -> Picture | None:
     if fits:
         axes.axvspan(1.15 * numbers[-1], right, color="black", alpha=0.05, linewidth=0, zorder=0)
         axes.text(0.985, 0.02, "not measured", transform=axes.transAxes, ha="right", color="#57606a", fontsize=8.5)
-    return Picture(drawing, "Speed-up", _tell(metrics, lines, "speedup", " times"), _caption(metrics, lines, fits))
+    caption = f"Samples/s divided by those of one {unit} without DDP. Bars: 95 % intervals. Dashed: fitted laws."
+    return Picture(drawing, "Speed-up", _tell(metrics, lines, "speedup", " times"), caption)
 
 
 def _draw_law(axes: Axes, metrics: Facts, fit: Facts, line: list[Facts], mark: Mark) -> None:
@@ -96,25 +95,6 @@ def _law_handle(law: str, fits: list[Facts]) -> Line2D:
     is_descriptive = any(fit["is_descriptive"] for fit in fits if fit["law"] == law)
     words = f"{LAWS[law]}, descriptive" if is_descriptive else LAWS[law]
     return Line2D([], [], color="#444444", linewidth=1.1, linestyle=DASHES[law], label=words)
-
-
-def _caption(metrics: Facts, lines: dict[Series, list[Facts]], fits: list[Facts]) -> str:
-    unit = metrics["unit"]
-    per = f"the batch per {unit} stays the same" if metrics["mode"] == "weak" else "the global batch stays the same"
-    words = [f"How many times the samples/s of one {unit} without DDP; along a line {per}."]
-    words.append("The nearer to the grey line the better. Bars: 95 % intervals.")
-    if fits:
-        words.append("Dashed: laws fitted to the points, drawn to twice the largest N.")
-    if any(fit["is_descriptive"] for fit in fits):
-        words.append("With so few N they describe what was measured; they foretell nothing.")
-    absent = [
-        series_name(metrics, series)
-        for series in marks_of(metrics)
-        if series not in lines and len({cell["gpus"] for cell in metrics["cells"] if series_of(cell) == series}) > 1
-    ]
-    if absent:
-        words.append(f"Not drawn, for want of two points or of one {unit} to compare with: {'; '.join(absent)}.")
-    return " ".join(words)
 
 
 def _tell(metrics: Facts, lines: dict[Series, list[Facts]], key: str, unit: str, times: float = 1) -> str:
@@ -143,9 +123,7 @@ def draw_efficiency(metrics: Facts) -> Picture | None:
     axes.set_ylim(0, 100 * max(1.1, 1.05 * top))
     axes.set(xlabel=f"{unit}s", ylabel="efficiency (%)")
     add_legend(drawing, [*(_handle(marks[series]) for series in lines), ideal_handle("ideal: 100 %")])
-    caption = (
-        f"Speed-up divided by the number of {unit}s: the share of each {unit} that is put to use. Bars: 95 % intervals."
-    )
+    caption = f"Speed-up divided by the number of {unit}s. Bars: 95 % intervals."
     return Picture(drawing, "Efficiency", _tell(metrics, lines, "efficiency", " %", 100), caption)
 
 
@@ -180,7 +158,7 @@ def draw_throughput(metrics: Facts) -> Picture | None:
         )
         for cell in cells
     )
-    caption = "Samples/s (medians); the brighter the quicker. Hatched: no number, and why. A dash: not asked for."
+    caption = "Medians. Hatched: no result, and why. Dash: not in the study."
     return Picture(drawing, "Throughput", alt, caption, is_wide=len(precisions) > 1)
 
 
@@ -250,9 +228,5 @@ def draw_preprocessing(metrics: Facts) -> Picture | None:
     axes.set(xlabel="engines", ylabel="tracks/s")
     add_legend(drawing, handles)
     alt = "; ".join(f"{cell['name']}: {three_figures(cell['tracks_per_s']['median'])} tracks/s" for cell in cells)
-    caption = (
-        f"Tracks/s from file to shards, of {found['n_tracks']} tracks. Grey: as many times quicker as there are engines. "
-        + (f"Dotted: {serial['name']} in one process, of {found['peer_tracks']} tracks. " if serial else "")
-        + "Bars and band: 95 % intervals."
-    )
+    caption = f"From file to shards, {count(found['n_tracks'], 'track')}. Bars and band: 95 % intervals."
     return Picture(drawing, "Preprocessing", alt, caption)
