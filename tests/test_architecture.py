@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from fakes import PATIENCE_S, ROOT
@@ -86,6 +87,15 @@ def module_of(file: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+MODULES = {module_of(file) for file in FILES}
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imports_of(file: Path) -> list[tuple[str, bool]]:
     """Dotted names that a file imports, and whether lazily, inside a function."""
     found: list[tuple[str, bool]] = []
@@ -99,18 +109,18 @@ def imports_of(file: Path) -> list[tuple[str, bool]]:
         for child in ast.iter_child_nodes(node):
             visit(child, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    visit(ast.parse(file.read_text()), False)
+    visit(tree_of(file), False)
     return found
 
 
+@cache
 def own_imports(file: Path) -> set[str]:
     """Modules of this package that a file imports, without the package's name."""
-    modules = {module_of(other) for other in FILES}
     found = set()
     for name, _ in imports_of(file):
         if name.split(".")[0] == "parallel_tunes":
             tail = name.removeprefix("parallel_tunes").removeprefix(".")
-            found.add(tail if tail in modules else tail.rpartition(".")[0])
+            found.add(tail if tail in MODULES else tail.rpartition(".")[0])
     return found - {""}
 
 
@@ -161,7 +171,7 @@ def test_only_mesh_reads_rank_variables() -> None:
     wrong = []
     for file in FILES:
         if module_of(file) != "parallel.mesh":
-            words = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+            words = {node.value for node in ast.walk(tree_of(file)) if isinstance(node, ast.Constant)}
             wrong += [f"{module_of(file)} reads {word}" for word in words & RANK_VARIABLES]
     assert not wrong
 
@@ -192,7 +202,7 @@ def test_rooms_are_small() -> None:
     for file in FILES:
         if file.stem in {"utils", "helpers", "common", "base", "manager", "misc"}:
             wrong.append(f"{file.name}: a name that says nothing")
-        functions = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef))
+        functions = (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef))
         long = (node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60)
         wrong += [f"{file.name}: {name} is longer than 60 lines" for name in long]
     assert not wrong
