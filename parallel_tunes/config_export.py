@@ -1,4 +1,4 @@
-"""The keys of export, but for its data, and of predict runtime=onnx."""
+"""The keys of export, except those of its data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_tunes.config_listens import ListensConfig
-from parallel_tunes.config_run import AnswersConfig, ParallelConfig, RunConfig
+from parallel_tunes.config_run import RunConfig
 from parallel_tunes.schema import key
 
 
@@ -46,21 +46,4 @@ class ExportListensJob:
     model_path: Path | None = key("model folder: <train run>/model")
     export: ExportListensConfig
     data: ListensConfig
-    run: RunConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOnnxConfig(AnswersConfig):
-    precision: str = key("which of the two graphs answers", choices=("float32", "int8"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOnnxJob:
-    """files → labels by an exported model, without torch: ptunes predict runtime=onnx model=PATH -- a.mp3"""
-
-    model_path: Path | None = key("folder of an export run: logs/export/NAME")
-    runtime: str = key("what computes", choices=("onnx",))
-    files: tuple[Path, ...] = key("the files, or folders of them, given after --")
-    predict: PredictOnnxConfig
-    parallel: ParallelConfig
     run: RunConfig

@@ -74,7 +74,7 @@ class DoctorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswersConfig:
+class PredictConfig:
     files_from: Path | None = key(
         "a list of more files: text, one a line, or CSV or parquet with a column path; relative to where it lies"
     )
@@ -84,6 +84,7 @@ class AnswersConfig:
         "what is printed: a table, or json: one line of JSON before the report line", choices=("table", "json")
     )
     max_mib: int = key("larger files are refused, MiB", low=1)
+    device: str = key("auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass(frozen=True, kw_only=True)

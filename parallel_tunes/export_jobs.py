@@ -1,16 +1,17 @@
-"""The jobs on portable models: export, compared with torch and judged where there is data; predict runtime=onnx."""
+"""The job export: a model as ONNX graphs, compared with torch and, where there is data, evaluated."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallel_tunes import listen_jobs, predicting, summaries, table_jobs
+from parallel_tunes import listen_jobs, summaries, table_jobs
 from parallel_tunes.config import ExportJob
-from parallel_tunes.config_export import ExportListensJob, PredictOnnxJob
+from parallel_tunes.config_export import ExportListensJob
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # of a model.json, in an onnx.json
 KEPT = ("features", "fingerprint", "windows", "standardise", "multi_label", "thresholds")
+GRAPHS = {"float32": "model.onnx", "int8": "model.int8.onnx"}
 NUM_ROWS = 1000  # of listens, whose time is taken
 
 
@@ -108,7 +110,6 @@ def _finish(cfg: ExportJob | ExportListensJob, exported: Exported, judged: Facts
 
     from parallel_tunes.benchmark.machine import one_thread
     from parallel_tunes.benchmark.medians import estimate, estimate_ratio
-    from parallel_tunes.serve import onnx_folder
     from parallel_tunes.serve.runtimes import time_all
 
     compared, graphs = exported.compared, exported.graphs._asdict()
@@ -116,7 +117,9 @@ def _finish(cfg: ExportJob | ExportListensJob, exported: Exported, judged: Facts
     with one_thread():
         ms = time_all(compared.runtimes, exported.timed, cfg.export.rounds)
     if is_true:
-        onnx_folder.save(run, graphs, exported.about)
+        for name, graph in graphs.items():
+            run.write_bytes(GRAPHS[name], graph)
+        run.write_bytes("onnx.json", (json.dumps(exported.about, indent=1, ensure_ascii=False) + "\n").encode())
     else:
         run.warn(
             f"probabilities differ by up to {compared.largest:.2g} from torch's, more than export.tolerance: nothing written"
@@ -154,14 +157,6 @@ def _publish(run: Run, report: Facts) -> None:
     page.write(run, report)
 
 
-def predict(cfg: PredictOnnxJob, mesh: Mesh, run: Run) -> Facts:
-    """Label files without torch; one that fails is said in a line and makes the exit code 1."""
-    from parallel_tunes.serve.answering import describe
-
-    del mesh
-    return predicting.predict(describe(cfg.model_path, cfg.predict), cfg, run)
-
-
 def list_jobs(find_shards: Callable[..., ShardSet]) -> dict[str, Job]:
     """The jobs by name.
 
@@ -171,5 +166,4 @@ def list_jobs(find_shards: Callable[..., ShardSet]) -> dict[str, Job]:
     return {
         "export": Job(partial(export, find_shards), summaries.say_export),
         "export_listens": Job(export_listens, summaries.say_export),
-        "predict_onnx": Job(predict, summaries.say_predict, goes_on=True, fresh=True),
     }

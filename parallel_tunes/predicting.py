@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parallel_tunes.config import PredictJob
-from parallel_tunes.config_export import PredictOnnxJob
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
 from parallel_tunes.session import Facts
@@ -28,12 +27,9 @@ PART_S = 4.0  # of one core, about: what a kill may cost
 JUDGE_S = 5e-3  # … of the model, for a second of music
 PARTS = "answers"
 MOST_TOLD = 1000  # files whose answers are told one by one: more are counted, and stand in the table
-REFRESH_S = (
-    20.0  # the table is written anew no more often while answers come, nor for more than a twentieth of the time
-)
 
 
-def predict(answerer: Answerer, cfg: PredictJob | PredictOnnxJob, run: Run) -> Facts:
+def predict(answerer: Answerer, cfg: PredictJob, run: Run) -> Facts:
     """Answer all files; one that fails is said in a line and makes the exit code 1.
 
     Raises:
@@ -64,7 +60,7 @@ def predict(answerer: Answerer, cfg: PredictJob | PredictOnnxJob, run: Run) -> F
 
             for answered in map_tasks(answer, todo, engines=engines, advance=advance, say=run.log):
                 journal.keep(answered)
-    finally:  # whatever stops it: what has come is there
+    finally:  # whatever stops it, the table holds what has been answered
         journal.write_table()
     rate = {"num_computed": num_todo, "files_per_s": round(num_todo / (time.perf_counter() - began), 2)}
     facts = journal.summarise()
@@ -136,13 +132,11 @@ def plan(paths: list[Path], answerer: Answerer) -> tuple[list[AnswerTask], dict[
     return tasks, work_s
 
 
-def _choose_engines(cfg: PredictJob | PredictOnnxJob, answerer: Answerer, work_s: list[float], run: Run) -> Engines:
+def _choose_engines(cfg: PredictJob, answerer: Answerer, work_s: list[float], run: Run) -> Engines:
     from parallel_tunes.parallel import engines
     from parallel_tunes.serve.answering import get_torch_ready
-    from parallel_tunes.shard_work import get_ready
 
-    load = get_torch_ready if answerer.runtime == "torch" else get_ready
-    ready, asked = f"{load.__module__}:{load.__name__}", cfg.parallel
+    ready, asked = f"{get_torch_ready.__module__}:{get_torch_ready.__name__}", cfg.parallel
     if asked.engines != "auto":
         return engines.Engines(int(asked.engines), asked.launcher, run.folder, ready=ready)
     if len(work_s) < 2:
@@ -173,7 +167,6 @@ class Journal:
         self.run, self.tasks, self.columns = run, tasks, columns
         self.output, self.table = output, f"predictions.{output}"
         self.finished: set[str] = set()
-        self.written, self.took_s = 0.0, 0.0
 
     def find_missing(self) -> list[AnswerTask]:
         """The tasks that no part is there of."""
@@ -181,22 +174,17 @@ class Journal:
         return [task for task in {task.key: task for task in self.tasks}.values() if task.key not in self.finished]
 
     def keep(self, answered: Answered) -> None:
-        """Write what has come of a task, and now and then the table."""
+        """Write what has come of a task."""
         from parallel_tunes.serve.answer_table import to_lines
 
         self.run.write_bytes(self._name(answered.key), to_lines(answered.answers))
         self.finished.add(answered.key)
-        if time.monotonic() - self.written > max(REFRESH_S, 20 * self.took_s):
-            self.write_table()
 
     def write_table(self) -> None:
         """Put all that is there into one table, in the order of the files."""
         from parallel_tunes.serve.answer_table import WRITERS
 
-        began = time.monotonic()
         self.run.write(self.table, lambda stream: WRITERS[self.output](stream, self._parts(), self.columns))
-        self.written = time.monotonic()
-        self.took_s = self.written - began
 
     def summarise(self) -> Facts:
         """The facts for the report, once all is there; parts of another plan go."""

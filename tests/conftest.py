@@ -74,6 +74,14 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def relisten_model(heard: Path) -> Path:
+    """The model folder of a small network trained on the tables of `heard`; tests only read it."""
+    words = ["data=kkbox", "data.root=logs/synth/l", "train.batch=500", "train.num_epochs=1", "task.resamples=20"]
+    assert door("train", "task=relisten", *words, "run.name=l", cwd=heard) == 0
+    return heard / "logs/train/l/model"
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real Slurm of 4 nodes with 4 GPUs each, on this machine."""
     # a laptop may do without these packages; CI installs them, and there hpc/cluster/up fails if they are missing

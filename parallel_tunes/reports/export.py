@@ -1,11 +1,11 @@
-"""What an export found: how true the graphs are, what 8-bit integers cost, how large and how quick they are."""
+"""The page of an export: parity with torch, sizes, times and scores of each runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from parallel_tunes.reports.numbers import decimals, show_ends
+from parallel_tunes.reports.numbers import decimals, percent, show_ends
 from parallel_tunes.reports.page import render_page
 from parallel_tunes.reports.scaling.tables import Table, Value, three_figures
 from parallel_tunes.run import Run
@@ -16,13 +16,16 @@ WORDS = {"accuracy": "accuracy", "map": "mean average precision", "auc": "AUC"}
 
 def write(run: Run, report: dict[str, Any]) -> None:
     """Write report.html."""
-    facts = {"report": report, "metrics": report["metrics"], "table": tabulate(report["metrics"])}
-    facts |= {"lines": list(to_lines(report))}
+    facts = {
+        "report": report,
+        "metrics": report["metrics"],
+        "tables": [tabulate(report["metrics"]), compare(report["metrics"])],
+    }
     run.write_bytes("report.html", render_page("export.html", facts, {}).encode())
 
 
 def tabulate(metrics: dict[str, Any]) -> Table:
-    """A row a runtime: its size, its time, and what its answers are worth."""
+    """A row for each runtime: size, time, scores."""
     judged, latency = metrics["judged"], metrics["latency"]
     scores = [name for name in WORDS if judged and judged["float32"].get(name) is not None]
     rows = []
@@ -35,35 +38,43 @@ def tabulate(metrics: dict[str, Any]) -> Table:
     return Table("The runtimes", ["runtime", "size (kB)", latency["unit"], *(WORDS[score] for score in scores)], rows)
 
 
+def compare(metrics: dict[str, Any]) -> Table:
+    """A row for each comparison of two runtimes: their times, their scores, the tracks on which they differ."""
+    judged = metrics["judged"]
+    rows = [
+        [Value(f"time, {name}"), Value(f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")]
+        for name, ratio in metrics["ratios"].items()
+    ]
+    for score in (score for score in WORDS if judged and judged["lost"].get(score) is not None):
+        ends = judged["lost"].get(f"{score}_ci95")
+        lost = _signed(judged["lost"][score])
+        rows.append([Value(f"{WORDS[score]}, float32 − int8"), Value(lost, show_ends(ends, _signed) if ends else "")])
+    if judged and "turned" in judged:
+        share, interval = judged["turned"]["share"], judged["turned"]["share_ci95"]
+        what = "tracks that one of float32 and int8 labels correctly and the other does not"
+        rows.append([Value(what), Value(percent(share), show_ends(interval, percent))])
+    return Table("Compared", ["comparison", "value"], rows)
+
+
 def to_lines(report: dict[str, Any]) -> Iterator[str]:
-    """The findings as sentences."""
+    """The verdict, then the rows of both tables."""
     metrics = report["metrics"]
-    parity, num_bytes, judged = metrics["parity"], metrics["num_bytes"], metrics["judged"]
-    verdict = "within" if parity["is_held"] else "NOT within"
+    parity = metrics["parity"]
     yield (
-        f"largest difference in probability from torch {parity['largest_difference']:.2g}, {verdict} {parity['tolerance']:g}; "
+        f"largest difference in probability from torch: {parity['largest_difference']:.2g}, tolerance {parity['tolerance']:g}, "
         f"n = {parity['n']} {parity['unit']} of {parity['of']}"
     )
-    share = num_bytes["int8"] / num_bytes["float32"]
-    yield f"{num_bytes['float32']} bytes in float32, {num_bytes['int8']} in int8: {100 * share:.0f} % of them"
-    for name, ratio in metrics["ratios"].items():
-        yield f"time of {name}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), {metrics['latency']['unit']}"
-    if judged and "turned" in judged:
-        low, high = judged["turned"]["share_ci95"]
-        yield (
-            f"named rightly by one of float32 and int8 and wrongly by the other: {100 * judged['turned']['share']:.1f} % "
-            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %) of {judged['n']} {judged['split']['name']} tracks"
-        )
-    if judged:
-        for score in (score for score in WORDS if judged["lost"].get(score) is not None):
-            before, after, ends = judged["float32"][score], judged["int8"][score], judged["lost"].get(f"{score}_ci95")
-            interval = f" (95 % interval {_signed(ends[0])} to {_signed(ends[1])})" if ends else ""
-            yield (
-                f"{WORDS[score]} {before:.4f} in float32, {after:.4f} in int8: {_signed(judged['lost'][score])} lost{interval}, "
-                f"n = {judged['n']} {judged['split']['name']} {judged['unit']}"
-            )
+    table = tabulate(metrics)
+    for name, *values in table.rows:
+        yield f"{name.text}: {', '.join(map(_label, table.heads[1:], values))}"
+    for name, value in compare(metrics).rows:
+        yield _label(name.text, value)
 
 
-def _signed(value: float) -> str:
-    """A difference of scores; what rounds to nothing has no sign."""
-    return f"{round(value, 5) + 0.0:.5f}"
+def _label(head: str, value: Value) -> str:
+    return f"{head} {value.text}{f' ({value.spread})' if value.spread else ''}"
+
+
+def _signed(value: float | None) -> str:
+    """A difference of scores; a difference that rounds to 0 has no sign."""
+    return decimals(None if value is None else round(value, 5) + 0.0, 5)

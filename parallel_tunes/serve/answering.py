@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parallel_tunes import files
-from parallel_tunes.config import FeaturesConfig, PredictConfig
-from parallel_tunes.config_export import PredictOnnxConfig
+from parallel_tunes.config import FeaturesConfig
+from parallel_tunes.config_run import PredictConfig
 from parallel_tunes.parallel.dispatch import LEFT_OUT, Advance, FileTask
 from parallel_tunes.serve.labels import Answer
 from parallel_tunes.shard_work import get_ready
 
 if TYPE_CHECKING:
-    from parallel_tunes.serve.onnx_predictor import OnnxPredictor
     from parallel_tunes.serve.predictor import Predictor
 
 
@@ -27,21 +26,16 @@ class Answerer:
     """A model that answers, before it is loaded.
 
     Args:
-        digest: of the file that describes it, which holds those of the others: another model in its place is another one.
-        runtime: torch or onnx.
-        precision: of a graph of onnx.
-        device: of torch.
+        digest: of model.json, which holds that of the weights: another model in this folder has another digest.
     """
 
     folder: Path | None
     digest: str
-    runtime: str
     max_bytes: int
     top_k: int
-    precision: str = "float32"
-    device: str = "cpu"
+    device: str
 
-    def load(self) -> Predictor | OnnxPredictor:
+    def load(self) -> Predictor:
         """The model itself; a process loads it once.
 
         Raises:
@@ -55,31 +49,15 @@ class Answerer:
         return self.load().features
 
 
-def describe(folder: Path | None, asked: PredictConfig | PredictOnnxConfig, *, device: str = "cpu") -> Answerer:
-    """The model that these keys of predict ask for.
-
-    Args:
-        device: of a model that torch runs.
-    """
-    is_onnx = isinstance(asked, PredictOnnxConfig)
-    about = (folder or Path()) / ("onnx.json" if is_onnx else "model.json")
-    return Answerer(
-        folder,
-        files.digest_file(about) if about.is_file() else "",  # what is wrong with it is said when it is loaded
-        "onnx" if is_onnx else "torch",
-        asked.max_mib << 20,
-        asked.top_k,
-        asked.precision if isinstance(asked, PredictOnnxConfig) else "float32",
-        device,
-    )
+def describe(folder: Path | None, asked: PredictConfig, *, device: str) -> Answerer:
+    """Describe the model that these keys of predict ask for."""
+    about = (folder or Path()) / "model.json"
+    digest = files.digest_file(about) if about.is_file() else ""  # loading it reports what is wrong
+    return Answerer(folder, digest, asked.max_mib << 20, asked.top_k, device)
 
 
 @lru_cache(maxsize=1)
-def _load(answerer: Answerer) -> Predictor | OnnxPredictor:
-    if answerer.runtime == "onnx":
-        from parallel_tunes.serve.onnx_predictor import OnnxPredictor
-
-        return OnnxPredictor(answerer.folder, max_bytes=answerer.max_bytes, precision=answerer.precision)
+def _load(answerer: Answerer) -> Predictor:
     import torch
 
     from parallel_tunes.serve.predictor import Predictor

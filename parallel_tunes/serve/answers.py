@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from parallel_tunes.serve.levels import MOST_BANDS, MOST_COLUMNS
+
 
 class Failure(BaseModel):
     """Why there is no answer."""
@@ -25,6 +27,16 @@ class Window(BaseModel):
     probabilities: list[float] = Field(description="in the order of `classes`")
 
 
+class Levels(BaseModel):
+    """Levels as one byte each: 0 stands for `low_db`, 255 for `high_db`."""
+
+    num_columns: int = Field(le=MOST_COLUMNS)
+    num_bands: int = Field(le=MOST_BANDS)
+    low_db: float
+    high_db: float
+    data: str = Field(description="base64, a column after the other, the lowest band first")
+
+
 class FileAnswer(BaseModel):
     """A file's labels; or, of one among several, why there are none."""
 
@@ -35,6 +47,7 @@ class FileAnswer(BaseModel):
         None, description="of models that give several: those that reach their threshold"
     )
     windows: list[Window] | None = Field(None, description="the timeline; neighbours may overlap")
+    levels: Levels | None = Field(None, description="if asked for: the levels that the model was given")
     error: str | None = None
     status: int | None = Field(None, description="the status that the file alone would have had")
 

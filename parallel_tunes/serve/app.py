@@ -26,6 +26,7 @@ STATE = ("/health", "/ready", "/version", "/metrics")
 WIDEST = 1000  # top_k
 REFUSALS = answers.refusals(400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
 TopK = Annotated[int, Query(ge=1, le=WIDEST, description="labels told")]
+Levels = Annotated[bool, Query(description="whether the answer has the levels that the model was given")]
 router = APIRouter()
 
 
@@ -40,7 +41,7 @@ class Json(Response):
 
 
 @router.post(GENRE, responses=REFUSALS, response_model=answers.GenreAnswer, openapi_extra=answers.FORM)
-async def genre(request: Request, top_k: TopK = 3) -> Any:
+async def genre(request: Request, top_k: TopK = 3, levels: Levels = False) -> Any:
     """What files of music are: labels of each, and the probabilities of its windows."""
     service: Service = request.app.state.service
     model = service.demand("genre")
@@ -48,17 +49,20 @@ async def genre(request: Request, top_k: TopK = 3) -> Any:
         files = await uploads.read_files(request, service.cfg)
         try:
             deadline = service.deadline()
-            found = [await _label(service, upload, top_k, deadline, is_alone=len(files) == 1) for upload in files]
+            found = [
+                await _label(service, upload, top_k, deadline, levels=levels, is_alone=len(files) == 1)
+                for upload in files
+            ]
         finally:
             uploads.close(files)
     return Json({"classes": model.classes, "files": found})
 
 
 async def _label(
-    service: Service, upload: uploads.Upload, top_k: int, deadline: float, *, is_alone: bool
+    service: Service, upload: uploads.Upload, top_k: int, deadline: float, *, levels: bool, is_alone: bool
 ) -> dict[str, Any]:
     try:
-        return {"file": upload.name, **await service.label(upload.file, top_k, deadline)}
+        return {"file": upload.name, **await service.label(upload.file, top_k, deadline, levels=levels)}
     except Refusal as refusal:
         if is_alone:
             raise
@@ -94,14 +98,14 @@ async def _rows(request: Request, task: str, endpoint: str, top_k: int) -> Json:
 
 
 @router.websocket(STREAM)
-async def listen(socket: WebSocket, top_k: TopK = 3) -> None:
+async def listen(socket: WebSocket, top_k: TopK = 3, levels: Levels = False) -> None:
     """What sound is as it comes: a greeting, then PCM; an answer each second, and for the text `end` one to the rest."""
     service: Service = socket.app.state.service
     try:
         service.demand("genre")
         with service.admit_stream(STREAM):
             await socket.accept()
-            await _listen(service, socket, top_k)
+            await _listen(service, socket, top_k, levels=levels)
     except Refusal as refusal:
         if socket.client_state.name == "CONNECTING":
             await socket.send_denial_response(_tell(refusal))
@@ -113,7 +117,7 @@ async def listen(socket: WebSocket, top_k: TopK = 3) -> None:
         pass
 
 
-async def _listen(service: Service, socket: WebSocket, top_k: int) -> None:
+async def _listen(service: Service, socket: WebSocket, top_k: int, *, levels: bool) -> None:
     first = await _hear(socket, service.cfg.timeout_s)
     heard = service.listen(first if isinstance(first, str) else "")
     await socket.send_text(json.dumps({"classes": service.models.genre.classes if service.models.genre else []}))
@@ -124,7 +128,7 @@ async def _listen(service: Service, socket: WebSocket, top_k: int) -> None:
         if isinstance(piece, str) and not is_last:
             raise Refusal(422, f"after the greeting come bytes, or the text `{stream.END}`")
         for moment in heard.feed(piece if isinstance(piece, bytes) else b"", is_last=is_last):
-            await socket.send_text(json.dumps(await service.judge(moment, top_k)))
+            await socket.send_text(json.dumps(await service.judge(moment, top_k, levels=levels)))
     await socket.close()
 
 

@@ -63,8 +63,13 @@ def export_genre(folder: ModelFolder) -> Graphs:
     )  # fmt: skip
     windows = folder.facts["windows"]
     num_frames = int(windows["num_frames"])
-    # dense layers take one size; pieces of a window are cut where they lie in one of this length
-    is_fixed = bool(folder.facts["architecture"]["dense"]) or windows.get("piece", num_frames) < num_frames
+    architecture = folder.facts["architecture"]
+    # dense layers take one size, pieces are placed for one length of window, and torch exports recurrent layers for one length
+    is_fixed = (
+        bool(architecture["dense"])
+        or architecture["head"] == "recurrent"
+        or windows.get("piece", num_frames) < num_frames
+    )
     names = {0: "batch"} if is_fixed else {0: "batch", 1: "num_samples"}
     if features.kind == "picture":
         example = {"levels": torch.zeros(2, features.num_mels, num_frames)}

@@ -5,63 +5,14 @@ Each is traced by `torch.onnx.export`, for which it is written out with plain te
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_tunes.audio.front_end import QUIETEST
 from parallel_tunes.audio.logmel_torch import LogMelTransform
-from parallel_tunes.models.genre_cnn import GenreCNN
-from parallel_tunes.models.heads import Recurrent, over_time
 from parallel_tunes.models.relisten_net import RelistenNet, RelistenSeed
-from parallel_tunes.models.residual_cnn import ResidualCNN
 from parallel_tunes.models.star import SONG, USER
-
-
-class PortableRecurrent(nn.Module):
-    """`Recurrent`, as one GRU of ONNX: torch's own export writes it as a loop, or not at all.
-
-    Only to be traced: outside a trace its answers are empty.
-    """
-
-    inward: Tensor  # (2, 3 num_states, num_values)
-    onward: Tensor  # (2, 3 num_states, num_states)
-    biases: Tensor  # (2, 6 num_states)
-
-    def __init__(self, head: Recurrent) -> None:
-        super().__init__()
-        self.num_states = head.gru.hidden_size
-
-        def both(*names: str) -> Tensor:
-            """Weights there and back, whose gates torch has in the order r, z, n, and ONNX z, r, n."""
-            found = []
-            for end in ("_l0", "_l0_reverse"):
-                parts = [getattr(head.gru, name + end).detach().chunk(3) for name in names]
-                found.append(torch.cat([gates[at] for gates in parts for at in (1, 0, 2)]))
-            return torch.stack(found)
-
-        self.register_buffer("inward", both("weight_ih"))
-        self.register_buffer("onward", both("weight_hh"))
-        self.register_buffer("biases", both("bias_ih", "bias_hh"))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        moments = over_time(maps).transpose(0, 1)  # time first
-        states = torch.onnx.ops.symbolic(
-            "GRU", (moments, self.inward, self.onward, self.biases),
-            {"direction": "bidirectional", "hidden_size": self.num_states, "linear_before_reset": 1},
-            dtype=torch.float32, shape=(moments.shape[0], 2, moments.shape[1], self.num_states),
-        )  # fmt: skip
-        return states.mean(0).transpose(0, 1).flatten(1)
-
-
-def make_portable(network: nn.Module) -> nn.Module:
-    """A copy of a network, each of whose parts can be traced."""
-    copied = copy.deepcopy(network)
-    if isinstance(copied, GenreCNN | ResidualCNN) and isinstance(copied.head, Recurrent):
-        copied.set_submodule("head", PortableRecurrent(copied.head))
-    return copied
 
 
 class PortableLevels(nn.Module):
@@ -78,7 +29,7 @@ class PortableLevels(nn.Module):
 
     def __init__(self, network: nn.Module, *, mean_db: float, deviation_db: float, multi_label: bool) -> None:
         super().__init__()
-        self.network, self.multi_label = make_portable(network), multi_label
+        self.network, self.multi_label = network, multi_label
         self.mean_db, self.deviation_db = mean_db, deviation_db
 
     def forward(self, levels: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from parallel_tunes.audio import front_end
 from parallel_tunes.models.star import OWN
-from parallel_tunes.serve import onnx_folder
 from parallel_tunes.serve.export import Graphs
 from parallel_tunes.train.frozen import Frozen
 from parallel_tunes.train.learner import Inputs, Rows, Waveforms
@@ -32,7 +31,12 @@ def start_all(by_torch: Runtime, graphs: Graphs) -> dict[str, Runtime]:
 
 
 def _start(graph: bytes) -> Runtime:
-    session = onnx_folder.start(graph, 1)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: it warns of inputs that have default values
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def answer(feed: Feed) -> Answers:
         found: Answers = session.run(None, feed)[0]

@@ -23,6 +23,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.serve.batching import Batcher, Chances
 from parallel_tunes.serve.decoding import Decoders
 from parallel_tunes.serve.labels import Answer
+from parallel_tunes.serve.levels import encode_levels
 from parallel_tunes.serve.listen_predictor import ListenPredictor
 from parallel_tunes.serve.metering import Meter
 from parallel_tunes.serve.predictor import Predictor
@@ -32,9 +33,7 @@ from parallel_tunes.serve.stream import Heard, Stream
 from parallel_tunes.serve.track_predictor import TrackPredictor
 
 LIMITS = ("max_mib", "max_seconds", "max_files", "max_rows", "queue", "streams", "timeout_s")  # told to clients
-HEARD = (  # of the features: what the page draws a sound with
-    "kind", "sample_rate_hz", "n_fft", "hop_length", "num_mels", "fmin_hz", "fmax_hz", "mel_scale", "clip_s",
-)  # fmt: skip
+HEARD = ("kind", "sample_rate_hz", "clip_s")  # of the features, told to clients
 WARM_UP_S = 600.0
 
 
@@ -92,11 +91,13 @@ class Service:
         models: Answer = {}
         if self.models.genre:
             genre = self.models.genre
+            is_picture = genre.features.kind == "picture"
             window_s = round(genre.window / front_end.frames_per_s(genre.features), 3)
             models["genre"] = {
                 "classes": genre.classes, "window_s": window_s, "front_end": genre.facts["fingerprint"],
                 "thresholds": None if genre.thresholds is None else [float(share) for share in genre.thresholds],
                 "features": {name: getattr(genre.features, name) for name in HEARD},
+                "edges_hz": None if is_picture else front_end.definition(genre.features).edges_hz.round(1).tolist(),
             }  # fmt: skip
         for task in ("relisten", "popularity"):
             model = getattr(self.models, task)
@@ -157,8 +158,8 @@ class Service:
             raise Refusal(404, f"no model of task={task} is served here")
         return model
 
-    async def label(self, file: IO[bytes], top_k: int, deadline: float) -> Answer:
-        """What a file is: its best labels, and the probabilities of each of its windows.
+    async def label(self, file: IO[bytes], top_k: int, deadline: float, *, levels: bool) -> Answer:
+        """What a file is: its best labels, the probabilities of each of its windows and, if asked for, its levels.
 
         Raises:
             Refusal: it is no audio, damaged, too long; or it could not be done in time.
@@ -170,9 +171,11 @@ class Service:
         chances = await asyncio.wrap_future(
             self._batcher.submit(lambda first, last: genre.cut(clip.levels, starts[first:last]), len(starts), deadline)
         )
-        clip_s = min(clip.duration_s, len(clip.levels) / front_end.frames_per_s(genre.features))
+        rate = front_end.frames_per_s(genre.features)
+        clip_s = min(clip.duration_s, len(clip.levels) / rate)
         answer = {"duration_s": round(clip.duration_s, 3), **genre.answer(chances, top_k)}
-        return {**answer, "windows": genre.timeline(starts, chances, clip_s)}
+        answer["windows"] = genre.timeline(starts, chances, clip_s)
+        return answer | ({"levels": encode_levels(clip.levels[: math.ceil(clip_s * rate)])} if levels else {})
 
     async def answer_rows(self, task: str, body: bytes, *, is_csv: bool, top_k: int, deadline: float) -> list[Answer]:
         """The answer to each posted row.
@@ -201,7 +204,7 @@ class Service:
         window = (self.demand("genre").window - 1) * features.hop_length
         return Stream(greeting, sample_rate_hz=features.sample_rate_hz, window=window)
 
-    async def judge(self, heard: Heard, top_k: int) -> Answer:
+    async def judge(self, heard: Heard, top_k: int, *, levels: bool) -> Answer:
         """What a stream sounds like at a moment, or the reason why that cannot be said.
 
         Raises:
@@ -221,4 +224,5 @@ class Service:
             self._batcher.submit(lambda *_: genre.cut(clip.frames, [0]), 1, self.deadline())
         )
         self.meter.predicted()
-        return {**about, **genre.answer(chances, top_k), "probabilities": chances[0].tolist()}
+        answer = {**about, **genre.answer(chances, top_k), "probabilities": chances[0].tolist()}
+        return answer | ({"levels": encode_levels(clip.frames)} if levels else {})

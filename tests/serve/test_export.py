@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,192 +10,106 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
-from fakes import ROOT, TINY, corpus_of, door, tone, write_audio
+from fakes import PATIENCE_S, ROOT, corpus_of, door, tone, write_audio
 from PIL import Image
 
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.logmel_torch import LogMelTransform
-from parallel_tunes.models.heads import Recurrent
-from parallel_tunes.schema import UserError
-from parallel_tunes.serve import export, onnx_folder
-from parallel_tunes.serve.onnx_predictor import OnnxPredictor
-from parallel_tunes.serve.portable import PortableLevels, PortableRecurrent
+from parallel_tunes.serve.portable import PortableLevels
 from parallel_tunes.serve.predictor import Predictor
 from parallel_tunes.serve.runtimes import Answers, Comparison
 from parallel_tunes.train import model_folder
 from parallel_tunes.train.frozen import Frozen
 from parallel_tunes.train.windows import Feed
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
-LISTENS = ["task=relisten", "data=kkbox", "data.root=logs/synth/l", "train.batch=500", "train.num_epochs=1"]
-WITHOUT_TORCH = """
-import sys
-from parallel_tunes.__main__ import main
-try:
-    main(sys.argv[1:])
-except SystemExit as ended:
-    assert "onnxruntime" in sys.modules
-    assert not {"torch", "librosa", "sklearn"} & set(sys.modules), "loaded"
-    raise
-"""
-
 
 @pytest.fixture(scope="module")
 def exported(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workshop's model, exported and judged by its data; tests only read it."""
+    """A folder in which the workshop's model was exported, as logs/export/demo, and evaluated; tests only read it."""
     folder = tmp_path_factory.mktemp("exported")
     model = f"model={workshop}/logs/train/tiny/model"
-    assert door("export", model, *corpus_of(workshop), "export.rounds=5", "run.name=e", cwd=folder) == 0
-    return folder / "logs/export/e"
+    assert door("export", model, *corpus_of(workshop), "export.rounds=5", "run.name=demo", cwd=folder) == 0
+    return folder / "logs/export/demo"
 
 
-@pytest.fixture(scope="module")
-def listens(heard: Path) -> Path:
-    assert door("train", *LISTENS, "task.resamples=20", "run.name=exported", cwd=heard) == 0
-    return heard / "logs/train/exported/model"
-
-
-def read(folder: Path, name: str = "report.json") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text())
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return found
 
 
-def test_an_export_is_true_to_torch_and_judged(exported: Path) -> None:
+def answer(graph: Path, **feed: Any) -> Any:
+    """What onnxruntime computes; of its warnings, that inputs have default values is meant."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options).run(None, feed)[0]
+
+
+def test_an_export_equals_torch_and_is_evaluated(exported: Path) -> None:
     metrics = read(exported)["metrics"]
     assert metrics["parity"]["largest_difference"] <= 1e-5
     assert metrics["parity"]["n"] == 160  # of 20 test and 20 valid tracks
     for name, file in (("float32", "model.onnx"), ("int8", "model.int8.onnx")):
-        assert metrics["num_bytes"][name] == (exported / file).stat().st_size
+        graph = (exported / file).read_bytes()
+        assert metrics["num_bytes"][name] == len(graph)
+        assert not any(word in graph for word in (str(ROOT).encode(), b"site-packages", b".py")), (
+            "a graph holds no paths"
+        )
     judged = metrics["judged"]
     assert judged["n"] == 20
     assert judged["float32"]["accuracy"] == judged["torch"]["accuracy"]
     assert judged["lost"]["accuracy"] == pytest.approx(judged["float32"]["accuracy"] - judged["int8"]["accuracy"])
-    assert abs(judged["lost"]["accuracy"]) <= 0.1
     assert judged["turned"]["share_ci95"][1] > judged["turned"]["share"]
-    assert all(metrics["latency"][name]["median"] > 0 for name in ("torch", "float32", "int8"))
     page = (exported / "report.html").read_text()
     assert "ONNX, int8" in page
     assert "20 test tracks" in page
 
 
-def test_a_graph_tells_no_paths(exported: Path) -> None:
-    for name in ("model.onnx", "model.int8.onnx"):
-        graph = (exported / name).read_bytes()
-        assert not any(word in graph for word in (str(ROOT).encode(), b"site-packages", b".py"))
-
-
-def test_predict_needs_no_torch_and_answers_alike(workshop: Path, exported: Path, tmp_path: Path) -> None:
+def test_the_example_of_the_readme_labels_a_file_as_predict_does(workshop: Path, exported: Path) -> None:
+    """The example runs as it stands in README.md, in a process without torch."""
+    text = (ROOT / "README.md").read_text()
+    (example,) = (part for part in text.split("```python\n")[1:] if "onnxruntime" in part.partition("```")[0])
+    code = example.partition("```")[0] + "import sys\nassert 'torch' not in sys.modules\n"
+    folder = exported.parents[2]
     rng = np.random.default_rng(0)
-    noise = (0.1 * rng.standard_normal(3 * 22050)).astype(np.float32)
-    write_audio(tmp_path / "short.wav", tone(440, 0.6))
-    write_audio(tmp_path / "noise.flac", np.concatenate([tone(3000, 2.0), noise]))
-    write_audio(tmp_path / "float.wav", 0.3 * noise, subtype="FLOAT")
-    write_audio(tmp_path / "stereo.mp3", tone(500, 3.0, 44100, 2), 44100)
-    (tmp_path / "text.wav").write_text("no audio\n" * 50)
-    names = ["short.wav", "noise.flac", "float.wav", "stereo.mp3", "text.wav"]
-    words = ["predict", "runtime=onnx", f"model={exported}", "top_k=99", "run.name=p", "--", *names]
-    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, done.stdout + done.stderr  # one file cannot be answered
-    assert len(done.stderr.splitlines()) == 1
-    found = read(tmp_path / "logs/predict/p")["predictions"]
-    predictor = Predictor(workshop / "logs/train/tiny/model", torch.device("cpu"), max_bytes=1 << 30)
-    for name, answer in zip(names, found, strict=True):
-        wanted = predictor.predict(tmp_path / name, 99)
-        assert answer.keys() == wanted.keys()
-        assert answer["file"] == name
-        if "reason" not in answer:
-            assert answer["duration_s"] == wanted["duration_s"]
-            chances = {entry["label"]: entry["probability"] for entry in wanted["top"]}
-            for entry in answer["top"]:  # `Predictor` rounds its levels to float16, as shards do
-                assert entry["probability"] == pytest.approx(chances[entry["label"]], abs=2e-4)
+    for duration_s in (0.7, 3.3):  # shorter than a window; several windows
+        wave = tone(440, duration_s) * np.linspace(0.1, 1, int(duration_s * 22050)) + 0.05 * rng.standard_normal(
+            int(duration_s * 22050)
+        )
+        file = write_audio(folder / "song.wav", wave.astype(np.float32), subtype="FLOAT")
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert done.returncode == 0, done.stderr
+        printed = dict(line.split() for line in done.stdout.splitlines())
+        predictor = Predictor(workshop / "logs/train/tiny/model", torch.device("cpu"), max_bytes=1 << 30)
+        top = predictor.predict(file, 3)["top"]
+        assert list(printed) == [entry["label"] for entry in top]
+        for entry in top:  # the shards' levels, and so Predictor's, are rounded to float16
+            assert float(printed[entry["label"]]) == pytest.approx(entry["probability"], abs=5e-4)
 
 
 def test_samples_alone_are_enough_at_any_length(workshop: Path, exported: Path) -> None:
     folder = model_folder.load(workshop / "logs/train/tiny/model")
     frozen = Frozen(folder.model, torch.device("cpu"), **folder.facts["standardise"])
     transform = LogMelTransform(front_end.definition(folder.features))
-    session = onnx_folder.load(exported, "float32").session
     rng = np.random.default_rng(0)
     for batch, num_samples in ((1, 24000), (5, 40001)):
         samples = (rng.standard_normal((batch, num_samples)) * rng.uniform(0, 1, (batch, 1)) / 9).astype(np.float32)
         scaled = torch.from_numpy(samples / np.abs(samples).max(1, keepdims=True))
         wanted = frozen.predict(transform(scaled, centred=False)).numpy()
-        assert session.run(None, {"samples": samples})[0] == pytest.approx(wanted, abs=1e-5)
+        assert answer(exported / "model.onnx", samples=samples) == pytest.approx(wanted, abs=1e-5)
+        by_int8 = answer(exported / "model.int8.onnx", samples=samples)
+        assert by_int8 == pytest.approx(wanted, abs=0.05)
+        assert np.abs(by_int8 - wanted).max() > 1e-5, "the weights are rounded"
 
 
-def test_integers_answer_too(exported: Path, tmp_path: Path) -> None:
-    path = write_audio(tmp_path / "a.wav", tone(440, 3.0))
-    float32, int8 = (
-        OnnxPredictor(exported, max_bytes=1 << 30, precision=each).predict(path, 10)["top"]
-        for each in ("float32", "int8")
-    )
-    chances = {entry["label"]: entry["probability"] for entry in float32}
-    assert [entry["probability"] for entry in int8] != sorted(chances.values(), reverse=True)
-    for entry in int8:
-        assert entry["probability"] == pytest.approx(chances[entry["label"]], abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda folder: (folder / "model.onnx").write_bytes(b"x"), "model.onnx is not the one that onnx.json names"),
-        (lambda folder: (folder / "onnx.json").unlink(), "onnx.json is missing"),
-        (lambda folder: (folder / "onnx.json").write_text("{}"), "onnx.json is damaged"),
-        (lambda folder: (folder / "onnx.json").write_text("[" * 100_000), "onnx.json is damaged"),
-        (lambda folder: change(folder, format=9), "written in format 9"),
-        (lambda folder: change(folder, classes=["a"]), "model.onnx answers otherwise than onnx.json says"),
-        (lambda folder: change(folder, classes=None), "onnx.json is damaged"),
-        (lambda folder: change(folder, fingerprint="0"), "trained on features 0"),
-        (lambda folder: change(folder, task="relisten"), "exported from task=relisten"),
-        (lambda folder: replace_graph(folder, b"no graph"), "model.onnx is refused"),
-    ],
-)
-def test_a_folder_is_checked_before_use(
-    exported: Path, tmp_path: Path, spoil: Callable[[Path], object], says: str
-) -> None:
-    folder = shutil.copytree(exported, tmp_path / "e")
-    spoil(folder)
-    with pytest.raises(UserError, match=says) as caught:
-        OnnxPredictor(folder, max_bytes=1 << 30)
-    assert "\n" not in str(caught.value)
-
-
-def change(folder: Path, **facts: Any) -> None:
-    (folder / "onnx.json").write_text(json.dumps(read(folder, "onnx.json") | facts))
-
-
-def replace_graph(folder: Path, graph: bytes) -> None:
-    from parallel_tunes import files
-
-    (folder / "model.onnx").write_bytes(graph)
-    digests = read(folder, "onnx.json")["digests"]
-    change(folder, digests=digests | {"float32": files.digest_bytes(graph)})
-
-
-def test_what_is_missing_is_named(
-    run: Callable[..., int],
-    exported: Path,
-    workshop: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert run("predict", "runtime=onnx", f"model={exported}", "--", "a.wav") == 2
-    assert capsys.readouterr().err.endswith("runtime=onnx needs onnxruntime: pip install 'parallel-tunes[onnx]'\n")
-    monkeypatch.undo()
-    assert run("predict", "runtime=onnx", f"model={workshop}/logs/train/tiny/model", "--", "a.wav") == 2
-    assert "onnx.json is missing" in capsys.readouterr().err
-    assert run("predict", "runtime=onnx", f"model={exported}") == 2
-    assert "which files?" in capsys.readouterr().err
-
-
-def test_a_listen_model_is_exported_with_small_embeddings(heard: Path, listens: Path) -> None:
+def test_a_listen_model_is_exported_with_small_embeddings(heard: Path, relisten_model: Path) -> None:
     words = ["data=kkbox", "data.root=logs/synth/l", "export.resamples=20", "export.rounds=5", "run.name=listens"]
-    assert door("export", f"model={listens}", *words, cwd=heard) == 0
+    assert door("export", f"model={relisten_model}", *words, cwd=heard) == 0
     folder = heard / "logs/export/listens"
     metrics = read(folder)["metrics"]
     assert metrics["parity"]["largest_difference"] <= 1e-5
@@ -207,8 +120,6 @@ def test_a_listen_model_is_exported_with_small_embeddings(heard: Path, listens: 
     low, high = judged["lost"]["auc_ci95"]
     assert -0.01 < low <= judged["lost"]["auc"] <= high < 0.01
     assert metrics["num_bytes"]["int8"] < 0.6 * metrics["num_bytes"]["float32"]
-    import onnx
-
     whole, small = (
         {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(folder / name).graph.initializer}
         for name in ("model.onnx", "model.int8.onnx")
@@ -219,11 +130,11 @@ def test_a_listen_model_is_exported_with_small_embeddings(heard: Path, listens: 
     assert (error <= 0.501 * small["scales"]).all()
 
 
-def test_a_graph_that_is_not_true_is_not_written(
-    run: Callable[..., int], listens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_graph_beyond_the_tolerance_is_not_written(
+    run: Callable[..., int], relisten_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["export.tolerance=0", "export.num_windows=200", "export.rounds=5", "run.name=x"]
-    assert run("export", f"model={listens}", *words) == 1
+    assert run("export", f"model={relisten_model}", *words) == 1
     folder = tmp_path / "logs/export/x"
     assert not list(folder.glob("*.onnx"))
     assert "nothing written" in capsys.readouterr().err
@@ -248,21 +159,6 @@ def test_no_number_is_as_far_from_torch_as_can_be() -> None:
     assert (compared.largest, compared.num) == (1.0, 2)
 
 
-def test_a_recurrent_head_is_one_node() -> None:
-    import onnx
-    import onnxruntime
-
-    torch.manual_seed(0)
-    head = Recurrent(6).eval()
-    example = {"maps": torch.zeros(2, 6, 4, 5)}
-    graph = export._trace(PortableRecurrent(head), example, {"maps": {0: "batch", 3: "num_frames"}}, "summary")
-    assert [node.op_type for node in onnx.load_from_string(graph).graph.node].count("GRU") == 1
-    maps = torch.randn(3, 6, 4, 9)
-    with torch.no_grad():
-        wanted = head(maps).numpy()
-    assert onnxruntime.InferenceSession(graph).run(None, {"maps": maps.numpy()})[0] == pytest.approx(wanted, abs=1e-6)
-
-
 def test_labels_by_themselves_have_probabilities_by_themselves(workshop: Path) -> None:
     folder = model_folder.load(workshop / "logs/train/tiny/model")
     levels, standardise = 20 * torch.randn(3, 128, 43), folder.facts["standardise"]
@@ -272,13 +168,12 @@ def test_labels_by_themselves_have_probabilities_by_themselves(workshop: Path) -
     assert torch.allclose(found, frozen.predict(levels.clone()), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [[word for word in TINY if not word.startswith("task.")], ["model.widths=[4,8]"]], ids=["plain", "default"]
+    "model", [["model.widths=[4,8]"], ["model=crnn", "model.widths=[4,8]"]], ids=["default", "crnn"]
 )
-def test_pictures_go_in_as_levels(
-    words: list[str], run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The default's window is all of a picture, its network's pieces of it."""
+def test_pictures_go_in_as_levels(model: list[str], run: Callable[..., int], tmp_path: Path) -> None:
+    """The default's window is all of a picture, its network's pieces of it; a recurrent layer is exported for one length."""
     rng = np.random.default_rng(0)
     for number in range(8):
         levels = np.linspace(0.8, 0.2, 64)[:, None] + 0.1 * rng.standard_normal((64, 100))
@@ -286,29 +181,19 @@ def test_pictures_go_in_as_levels(
         pixels = matplotlib.colormaps["magma"](np.clip(levels[::-1], 0, 1), bytes=True)[..., :3]
         (tmp_path / f"drawn/{number % 2}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.copy()).save(tmp_path / f"drawn/{number % 2}/{number}.png")
-    data, model = f"data.root={tmp_path}/drawn", "model=logs/train/p/model"
-    assert run("train", data, "split=stratified", *words, "train.batch=2", "train.num_epochs=1", "run.name=p") == 0
-    assert run("export", model, "export.num_windows=40", "export.rounds=5", "run.name=p") == 0
+    words = [f"data.root={tmp_path}/drawn", "split=stratified", *model, "train.batch=2", "train.num_epochs=1"]
+    assert run("train", *words, "run.name=p") == 0
+    assert run("export", "model=logs/train/p/model", "export.num_windows=40", "export.rounds=5", "run.name=p") == 0
     parity = read(tmp_path / "logs/export/p")["metrics"]["parity"]
     assert (parity["n"], parity["is_held"]) == (40, True)
-    shown = str(tmp_path / "drawn/1/1.png")
-    assert run("predict", model, "run.name=torch", "--", shown) == 0
-    assert run("predict", "runtime=onnx", "model=logs/export/p", "run.name=onnx", "--", shown) == 0
-    by_torch, by_onnx = (read(tmp_path / "logs/predict" / name)["predictions"][0] for name in ("torch", "onnx"))
-    assert by_onnx["top"] == [
-        {**entry, "probability": pytest.approx(entry["probability"], abs=1e-6)} for entry in by_torch["top"]
-    ]
-    capsys.readouterr()
-    assert run("predict", "model=logs/export/p", "--", shown) == 2
-    assert "runtime=onnx" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_refused(
-    run: Callable[..., int], listens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], relisten_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "svm").mkdir()
     (tmp_path / "svm/model.json").write_text('{"task": "popularity"}')
     assert run("export", "model=svm", "run.name=a") == 2
     assert "a support vector machine" in capsys.readouterr().err
-    assert run("export", f"model={listens}", f"data.root={tmp_path}", "run.name=b") == 2
+    assert run("export", f"model={relisten_model}", f"data.root={tmp_path}", "run.name=b") == 2
     assert "data=kkbox" in capsys.readouterr().err

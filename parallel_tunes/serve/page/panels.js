@@ -118,44 +118,54 @@ function tickLevel(group, box, share, text) {
 }
 
 /** Lowest and highest sample of each column. */
-export function paintWaveform(sketch) {
+export function paintWaveform({ columns, columnS, first }) {
   return (group, context, box, style) => {
-    const peak = sketch.columns.reduce((most, { low, high }) => Math.max(most, high, -low), 1e-4);
+    const peak = columns.reduce((most, { low, high }) => Math.max(most, high, -low), 1e-4);
     const text = peak >= 0.995 ? "1" : peak.toPrecision(2);
     for (const [share, word] of [[1, `+${text}`], [0.5, "0"], [0, `−${text}`]]) tickLevel(group, box, share, word);
     context.fillStyle = style.getPropertyValue("--accent");
-    const width = Math.max(box.x(sketch.columnS) - box.x(0), 1), y = value => ((1 - value / peak) / 2) * box.height;
-    sketch.columns.forEach(({ low, high }, k) => {
-      const x = box.x((sketch.first + k) * sketch.columnS) - box.left;
+    const width = Math.max(box.x(columnS) - box.x(0), 1), y = value => ((1 - value / peak) / 2) * box.height;
+    columns.forEach(({ low, high }, k) => {
+      const x = box.x((first + k) * columnS) - box.left;
       context.fillRect(x, y(high), width, Math.max(y(low) - y(high), 1));
     });
   };
 }
 
-/** Mel levels, bright where loud, within RANGE_DB of the loudest. */
-export function paintSpectrogram(sketch) {
+/** The levels of an answer as an image, bright where loud, within RANGE_DB of the loudest; and the time that they are of. */
+export function imageLevels({ num_columns, num_bands, low_db, high_db, data }, from_s, to_s) {
+  const image = new ImageData(num_columns, num_bands);
+  [...atob(data)].forEach((letter, k) => {
+    const below_db = (high_db - low_db) * (1 - letter.charCodeAt(0) / 255);
+    const colour = COLOURS[Math.max(Math.round(255 * (1 - below_db / RANGE_DB)), 0)];
+    const at = 4 * ((num_bands - 1 - (k % num_bands)) * num_columns + Math.floor(k / num_bands));
+    image.data.set(colour, at);
+    image.data[at + 3] = 255;
+  });
+  const canvas = make("canvas", { width: num_columns, height: num_bands });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return { from_s, to_s, canvas };
+}
+
+/** Images of levels; `edges` are the frequencies between which the bands lie, null where they are not known. */
+export function paintSpectrogram(images, edges) {
   return (group, context, box) => {
-    const { columns, mel } = sketch;
     let last = -Infinity;
-    for (const hz of TICKS_HZ) {
-      const share = mel.place(hz);
-      if (share < 0 || share > 1 || (share - last) * box.height < 16) continue; // they would touch
+    for (const hz of edges ? TICKS_HZ : []) {
+      const share = place(edges, hz);
+      if (share === null || (share - last) * box.height < 16) continue; // they would touch
       tickLevel(group, box, share, hz.toLocaleString("en").replace(",", "\u2009"));
       last = share;
     }
-    if (!columns.length) return;
-    const loudest = columns.reduce((most, { levels }) => levels.reduce((a, b) => Math.max(a, b), most), -Infinity);
-    const image = new ImageData(columns.length, mel.numBands);
-    columns.forEach(({ levels }, x) => levels.forEach((level, band) => {
-      const colour = COLOURS[Math.max(Math.round(255 * (1 + (level - loudest) / RANGE_DB)), 0)];
-      const at = 4 * ((mel.numBands - 1 - band) * columns.length + x);
-      image.data.set(colour, at);
-      image.data[at + 3] = 255;
-    }));
-    const canvas = make("canvas", { width: columns.length, height: mel.numBands });
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    const from = box.x(sketch.first * sketch.columnS) - box.left;
-    const to = box.x((sketch.first + columns.length) * sketch.columnS) - box.left;
-    context.drawImage(canvas, from, 0, to - from, box.height);
+    for (const { from_s, to_s, canvas } of images) {
+      context.drawImage(canvas, box.x(from_s) - box.left, 0, box.x(to_s) - box.x(from_s), box.height);
+    }
   };
+}
+
+/** Where a frequency lies between the first edge (0) and the last (1). */
+function place(edges, hz) {
+  const above = edges.findIndex(edge => edge >= hz);
+  if (above <= 0) return hz === edges[0] ? 0 : null;
+  return (above - (edges[above] - hz) / (edges[above] - edges[above - 1])) / (edges.length - 1);
 }

@@ -25,11 +25,11 @@ async function ask(path, options) {
 /** What is served, and within what limits. */
 export const describe = () => ask("version");
 
-/** The labels of a file, and its timeline. */
+/** The labels of a file, its timeline and its levels. */
 export async function judge(file, classes, signal) {
   const form = new FormData();
   form.append("file", file, file.name);
-  const answer = await ask(`v1/genre?top_k=${Math.min(classes.length, 1000)}`, { method: "POST", body: form, signal });
+  const answer = await ask(`v1/genre?top_k=${Math.min(classes.length, 1000)}&levels=true`, { method: "POST", body: form, signal });
   return answer.files[0];
 }
 
@@ -41,7 +41,7 @@ export async function judgeRows(task, file, signal) {
 
 /** A socket for sound as it comes. */
 export function openStream() {
-  const address = new URL("v1/stream", location.href);
+  const address = new URL("v1/stream?levels=true", location.href);
   address.protocol = address.protocol.replace("http", "ws");
   return new WebSocket(address);
 }

@@ -1,9 +1,7 @@
 // Sound in memory: a file decoded by the browser, and the example, which is made here note by note.
 
-import { Sketch, LogMel } from "./mel.js";
-
 const MOST_COLUMNS = 1600; // that a picture can show
-const PIECE = 1 << 15; // samples between two looks at what the reader does meanwhile
+const LIVE_COLUMN_S = 0.025;
 const EXAMPLE_RATE_HZ = 22050;
 
 /** Mono samples of a file at a rate; an error where this browser does not know the format. */
@@ -16,24 +14,43 @@ export async function decode(file, rateHz) {
   return buffer.numberOfChannels > 1 ? mono.map(sample => sample / buffer.numberOfChannels) : mono;
 }
 
-/** What is drawn of samples at the model's rate: a column a frame, or, where that is too fine to be seen, fewer. */
-export async function sketch(samples, features, signal) {
-  const rateHz = features.sample_rate_hz, step = Math.max(features.hop_length, Math.ceil(samples.length / MOST_COLUMNS));
-  const found = new Sketch(new LogMel(features, rateHz), rateHz, step);
-  for (let at = 0; at < samples.length; at += PIECE) {
-    found.feed(samples.subarray(at, at + PIECE));
-    await new Promise(resolve => setTimeout(resolve));
-    if (signal.aborted) throw new DOMException("another sound was chosen", "AbortError");
+/** The lowest and highest sample of each column of a sound that comes in pieces; only the last `most` columns are kept. */
+class Outline {
+  constructor(rateHz, step, most = Infinity) {
+    Object.assign(this, { step, most, columnS: step / rateHz, columns: [], first: 0, num: 0, low: Infinity, high: -Infinity });
   }
-  found.feed(new Float32Array(found.half + step)); // after the last sample there is silence
-  found.columns.length = Math.min(found.columns.length, Math.ceil(samples.length / step));
+
+  feed(samples) {
+    for (const sample of samples) {
+      this.low = Math.min(this.low, sample);
+      this.high = Math.max(this.high, sample);
+      if (++this.num === this.step) this.finish();
+    }
+    const surplus = this.columns.length - this.most;
+    if (surplus > 0) {
+      this.columns.splice(0, surplus);
+      this.first += surplus;
+    }
+  }
+
+  /** Ends a column, full or not. */
+  finish() {
+    if (this.num) this.columns.push({ low: this.low, high: this.high });
+    Object.assign(this, { num: 0, low: Infinity, high: -Infinity });
+  }
+}
+
+/** The outline of all samples. */
+export function outline(samples, rateHz) {
+  const found = new Outline(rateHz, Math.ceil(samples.length / MOST_COLUMNS));
+  found.feed(samples);
+  found.finish();
   return found;
 }
 
-/** The columns of a sound as it comes: those of the last seconds. */
-export function sketchLive(features, rateHz, seconds) {
-  const step = Math.round((features.hop_length * rateHz) / features.sample_rate_hz);
-  return new Sketch(new LogMel(features, rateHz), rateHz, step, Math.ceil((seconds * rateHz) / step));
+/** The outline of the last seconds of a sound, as it comes. */
+export function outlineLive(rateHz, seconds) {
+  return new Outline(rateHz, Math.round(LIVE_COLUMN_S * rateHz), Math.ceil(seconds / LIVE_COLUMN_S));
 }
 
 /** Sixteen seconds of generated tones, two pieces of unlike music, as a WAV file. */

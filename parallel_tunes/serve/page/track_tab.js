@@ -3,9 +3,9 @@
 import { drawBars, MOST_ROWS, paintTimeline, rowsHeight } from "./charts.js";
 import { byId, make, tabulate, takeFile } from "./elements.js";
 import { Microphone } from "./microphone.js";
-import { paintLegend, paintSpectrogram, paintWaveform, Panel, tellPercent } from "./panels.js";
+import { imageLevels, paintLegend, paintSpectrogram, paintWaveform, Panel, tellPercent } from "./panels.js";
 import { explain, judge, refuseSize, sentence } from "./server.js";
-import { decode, makeExample, sketch, sketchLive } from "./sound.js";
+import { decode, makeExample, outline, outlineLive } from "./sound.js";
 
 const WAVEFORM_HEIGHT = 84, SPECTROGRAM_HEIGHT = 190; // pixels
 const LIVE_S = 30; // of the microphone that are drawn
@@ -66,7 +66,7 @@ export class TrackTab {
     return this.work.signal;
   }
 
-  /** A file: its labels first; what it looks like follows. */
+  /** A file: what the server answers first; its waveform follows. */
   async judge(file) {
     const problem = refuseSize(file, (this.limits.max_mib << 20) - FORM_BYTES, `serve.max_mib=${this.limits.max_mib}`);
     const signal = this.#begin(file.name);
@@ -76,13 +76,13 @@ export class TrackTab {
       const answer = await judge(file, this.classes, signal);
       if (signal.aborted) return;
       this.#take(file, answer);
-      await this.#look(file, answer, signal);
+      await this.#look(file, signal);
     } catch (error) {
       if (error.name !== "AbortError") this.fail(explain(error, file));
     }
   }
 
-  #take(file, { duration_s, windows }) {
+  #take(file, { duration_s, windows, levels }) {
     const centre = window => (window.start_s + window.end_s) / 2, last = windows.length - 1;
     // windows overlap: each tells of the time that is nearest to its centre
     const between = at => (centre(windows[at]) + centre(windows[at + 1])) / 2;
@@ -93,8 +93,9 @@ export class TrackTab {
     URL.revokeObjectURL(this.player.src);
     this.player.src = URL.createObjectURL(file);
     this.player.hidden = false;
-    this.#showPictures(false);
+    byId("waveform-figure").hidden = true;
     byId("result").hidden = false;
+    this.#drawLevels([imageLevels(levels, 0, this.span.to_s)]);
     const part = this.span.to_s < duration_s - 0.05 ? `the first ${seconds(this.span.to_s)} of ${seconds(duration_s)}` : seconds(duration_s);
     const count = windows.length === 1 ? "one window" : `${windows.length} windows`;
     byId("note").textContent = `Judged: ${part}, in ${count} of ${seconds(this.model.window_s)}.`;
@@ -102,32 +103,29 @@ export class TrackTab {
     this.#announce(file.name, this.entries);
   }
 
-  /** The pictures, where this browser can decode what the server can. */
-  async #look(file, answer, signal) {
-    const { features } = this.model;
+  /** The waveform, where this browser can decode what the server can. */
+  async #look(file, signal) {
+    const rateHz = this.model.features.sample_rate_hz;
     let samples;
     try {
-      samples = await decode(file, features.sample_rate_hz);
+      samples = await decode(file, rateHz);
     } catch {
       this.player.hidden = true;
-      byId("note").textContent += " This browser cannot play or draw such a file; the server has read it.";
+      byId("note").textContent += " This browser cannot play such a file; the server has read it.";
       return;
     }
     if (signal.aborted) return;
-    const judged = samples.subarray(0, Math.ceil(this.span.to_s * features.sample_rate_hz));
-    const found = await sketch(judged, features, signal);
-    this.#showPictures(true);
-    this.#drawSound(found);
+    byId("waveform-figure").hidden = false;
+    this.#drawWaveform(outline(samples.subarray(0, Math.ceil(this.span.to_s * rateHz)), rateHz));
   }
 
-  #showPictures(areThere) {
-    for (const name of ["waveform", "spectrogram"]) byId(`${name}-figure`).hidden = !areThere;
+  #drawWaveform(found) {
+    this.waveform.show(this.span, WAVEFORM_HEIGHT, `Waveform of ${byId("name").textContent}`, paintWaveform(found));
   }
 
-  #drawSound(found) {
-    const name = byId("name").textContent;
-    this.waveform.show(this.span, WAVEFORM_HEIGHT, `Waveform of ${name}`, paintWaveform(found));
-    this.spectrogram.show(this.span, SPECTROGRAM_HEIGHT, `Mel spectrogram of ${name}`, paintSpectrogram(found));
+  #drawLevels(images) {
+    const words = `Mel spectrogram of ${byId("name").textContent}`;
+    this.spectrogram.show(this.span, SPECTROGRAM_HEIGHT, words, paintSpectrogram(images, this.model.edges_hz));
   }
 
   /** Labels, timeline and bars; `moments` are {from_s, to_s, probabilities}. */
@@ -191,7 +189,7 @@ export class TrackTab {
 
   /** The microphone, until it is stopped. */
   async listen() {
-    const button = byId("microphone"), signal = this.#begin("Microphone"), moments = [];
+    const button = byId("microphone"), signal = this.#begin("Microphone"), moments = [], images = [];
     let drawn = null, timer = null, best = null;
     this.player.hidden = true;
     byId("genre-status").textContent = "Asking for the microphone …";
@@ -206,6 +204,8 @@ export class TrackTab {
         byId("note").textContent = `Now: the last ${seconds(message.heard_s)}. Below: all that was heard.`;
         moments.push({ from_s: Math.max(message.at_s - 1, moments.at(-1)?.to_s ?? 0), to_s: message.at_s, probabilities: message.probabilities });
         moments.splice(0, moments.length - MOST_MOMENTS);
+        images.push(imageLevels(message.levels, message.at_s - message.heard_s, message.at_s));
+        images.splice(0, images.length - LIVE_S - 1); // one a second
         this.#tell(moments, `mean of ${moments.length} answers, one a second`, message.labels ?? message.top.slice(0, 1));
         if (message.top[0].label !== best) this.#announce(`At ${Math.round(message.at_s)} s`, message.top); // more would be chatter
         best = message.top[0].label;
@@ -226,7 +226,7 @@ export class TrackTab {
     }));
     try {
       const rateHz = await live.start(this.limits.streams);
-      drawn = sketchLive(this.model.features, rateHz, LIVE_S);
+      drawn = outlineLive(rateHz, LIVE_S);
     } catch (error) {
       this.live = null;
       return this.fail(error.message);
@@ -235,12 +235,13 @@ export class TrackTab {
     byId("verdict").textContent = "Listening …";
     byId("genre-status").textContent = "Listening: the first answer comes after a second.";
     byId("result").hidden = false;
-    this.#showPictures(true);
+    byId("waveform-figure").hidden = false;
     this.span = { from_s: 0, to_s: LIVE_S };
     timer = setInterval(() => {
       const until = (drawn.first + drawn.columns.length) * drawn.columnS;
       this.span = { from_s: Math.max(until - LIVE_S, 0), to_s: Math.max(until, LIVE_S) };
-      this.#drawSound(drawn);
+      this.#drawWaveform(drawn);
+      this.#drawLevels(images);
       if (this.told) this.#drawTimeline();
     }, LIVE_EVERY_MS);
   }
