@@ -1,4 +1,4 @@
-"""The job explore: of audio or spectrogram pictures by their shards, and of tables with data=spotify."""
+"""The job explore: EDA and PCA of audio or spectrogram pictures by their shards, and of tables with data=spotify."""
 
 from __future__ import annotations
 
@@ -47,15 +47,10 @@ def explore_table(cfg: ExploreTableJob, mesh: Mesh, run: Run) -> Facts:
 def _explore(material: Material, cfg: ExploreConfig, run: Run) -> Facts:
     from parallel_tunes.tasks import exploring
 
-    num = len(material.rows)
-    run.log(
-        f"{len(material.frame)} tracks"
-        + (f", of which {num} are looked at closely" if num < len(material.frame) else "")
-    )
-    findings = exploring.explore(material, cfg, run.log)
-    metrics = {**exploring.describe(material), **findings.facts}
+    findings = exploring.explore(material, cfg.num_shown)
     return {
-        "metrics": metrics,
+        "verdict": exploring.summarise(findings.metrics, material.facts.get("num_failed", 0)),
+        "metrics": findings.metrics,
         "left_out": findings.left_out,
         "read": material.facts,
         "publish": partial(_publish, run, material, findings),

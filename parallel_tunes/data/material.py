@@ -1,4 +1,4 @@
-"""What is explored, whatever it came from: tracks as rows, what is known of each, and features as numbers."""
+"""A data set to explore, of audio or of tables: tracks as rows, their labels, and features as numbers; and the findings."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ class Spectra:
 
 @dataclass(frozen=True)
 class Material:
-    """What is explored.
+    """A data set to explore.
 
     Args:
-        frame: a row a track: path, label and group (None where unknown), and as numbers, NaN where unknown, duration_s,
+        frame: a row per track: path, label and group (None where unknown), and as numbers, NaN where unknown, duration_s,
             level_db and tempo_bpm.
-        rows: of `frame`, those that are looked at where it takes long.
-        features: of these rows, none missing: what PCA, outliers and the doubt about labels are made of.
-        related: of these rows, whose correlations are shown; NaN where a number is missing.
-        twins: by how they are alike, what tracks of `frame` that are alike have in common, shape (num_tracks,).
+        rows: the sample of `frame` that features are computed from.
+        features: the input of PCA, a row for each of `rows`; no value is missing.
+        duplicates: by kind of duplicate, a key per track of `frame`; tracks of the same key are duplicates.
         facts: for the report.
-        spectra: where there is sound.
+        unknown: by column of `frame`, why it has no value.
+        spectra: of audio and pictures.
     """
 
     frame: pd.DataFrame
     rows: Ids
     features: Matrix
-    related: Matrix
-    twins: Mapping[str, Sequence[str]]
+    duplicates: Mapping[str, Sequence[str]]
     facts: dict[str, Any]
+    unknown: dict[str, str]
     spectra: Spectra | None = None
 
 
@@ -88,45 +88,26 @@ class Components:
         explained: shares of the variance, shape (num_components,).
         loadings: unit vectors, shape (num_components, num_features).
         names: of the features: those that vary.
-        standardised: shape (num_rows, num_features).
     """
 
     scores: Floats
     explained: Floats
     loadings: Floats
     names: list[str]
-    standardised: Floats
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a material; what there was too little for is None.
+    """The results of exploring a material.
 
     Args:
-        facts: for the report's metrics.
+        metrics: for the report.
         left_out: by part of the page, why it is missing.
-        correlations: of `related_names`, shape (num, num).
-        embedding: t-SNE's map of the tracks `embedded`, places in `Material.rows`, shape (num, 2).
-        outliers, doubts: every track, the most doubtful first.
-        twins: sets of tracks that are alike, a row a set: how, set, paths, labels_differ.
+        components: None where too few features vary.
+        duplicates: a row per duplicate track: kind, set, path, labels_differ.
     """
 
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     left_out: dict[str, str]
     components: Components | None
-    correlations: Floats | None
-    related_names: list[str]
-    embedding: Floats | None
-    embedded: Ids
-    outliers: pd.DataFrame | None
-    doubts: pd.DataFrame | None
-    twins: pd.DataFrame
-
-
-def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them."""
-    plain = table.astype(object).where(table.notna(), None)
-    return [
-        {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-        for row in plain.to_dict("records")
-    ]
+    duplicates: pd.DataFrame

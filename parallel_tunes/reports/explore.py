@@ -1,4 +1,4 @@
-"""What explore found: figures as PNGs, the lists as CSV, one HTML page."""
+"""The page of explore: figures as PNGs, duplicates as CSV, one HTML page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pandas as pd
 
 from parallel_tunes.data.material import Findings, Floats, Material, list_labels
 from parallel_tunes.reports import explore_figures as figures
-from parallel_tunes.reports import explore_maps as maps
-from parallel_tunes.reports.explore_words import SURE, list_findings, plural, show_duration, show_probability
-from parallel_tunes.reports.numbers import decimals, percent
+from parallel_tunes.reports.numbers import decimals
 from parallel_tunes.reports.page import render_page, to_png
 from parallel_tunes.reports.scaling.look import LOOK, Facts, Picture, quietly
 from parallel_tunes.reports.scaling.tables import DASH, Table, Value
@@ -24,29 +22,20 @@ MEASURES = {"level_db": "Loudness", "tempo_bpm": "Tempo"}
 
 
 def write(run: Run, report: dict[str, Any], material: Material, findings: Findings) -> None:
-    """Write the figures, the lists as CSV and report.html."""
+    """Write the figures, duplicates.csv and report.html."""
     with quietly(), matplotlib.rc_context(LOOK):
         pictures = draw(report, material, findings)
         images = {name: to_png(picture.drawing) for name, picture in pictures.items()}
     for name, image in images.items():
         run.write_bytes(name, image)
-    found = {
-        "outliers.csv": findings.outliers,
-        "label_noise.csv": findings.doubts,
-        "duplicates.csv": spread_twins(findings.twins),
-    }
-    for name, table in found.items():
-        if table is not None and len(table):
-            run.write_bytes(name, table.to_csv(index=False).encode(errors="surrogateescape"))
-    facts = {
-        "report": report, "pictures": pictures, "tables": tabulate(report), "findings": list_findings(report), "sure": SURE,
-    }  # fmt: skip
-    filters = {"share": percent, "number": decimals, "plural": plural, "lasting": show_duration}
-    run.write_bytes("report.html", render_page("explore.html", facts, images, filters).encode())
+    if len(findings.duplicates):
+        run.write_bytes("duplicates.csv", findings.duplicates.to_csv(index=False).encode(errors="surrogateescape"))
+    facts = {"report": report, "pictures": pictures, "tables": tabulate(report)}
+    run.write_bytes("report.html", render_page("explore.html", facts, images).encode())
 
 
 def draw(report: Facts, material: Material, findings: Findings) -> dict[str, Picture]:
-    """Every figure that there is something for, by its file's name."""
+    """Every figure that there is data for, by its file's name."""
     frame, metrics, read = material.frame, report["metrics"], report["read"]
     pictures: dict[str, Picture | None] = {}
     if metrics["per_label"]:
@@ -54,68 +43,53 @@ def draw(report: Facts, material: Material, findings: Findings) -> dict[str, Pic
     if metrics["num_groups"]:
         pictures["groups.png"] = figures.draw_groups(frame["group"].value_counts().to_list())
     if metrics["duration_s"]:
-        clipped = "Of the whole files, whatever part of them is looked at." if "frames_per_s" in read else ""
         pictures["durations.png"] = figures.draw_histogram(
-            finite(frame, "duration_s"), "Durations", "duration (s)", clipped
+            finite(frame, "duration_s"),
+            "Durations",
+            "duration (s)",
+            "Durations of whole files." * bool(material.spectra),
         )
     units = {"level_db": read["level_unit"], "tempo_bpm": "tempo (beats a minute)"}
-    what = {"tempo_bpm": _tell_tempo(read)}
+    notes = {"level_db": "", "tempo_bpm": _explain_tempo(read)}
     for name, title in MEASURES.items():
         if metrics[name]:
-            pictures[f"{name.partition('_')[0]}.png"] = draw_measure(
-                frame, name, title, units[name], what.get(name, "")
-            )
+            pictures[f"{name.partition('_')[0]}.png"] = draw_measure(frame, name, title, units[name], notes[name])
     if material.spectra:
         pictures["spectrograms.png"] = figures.draw_spectra(material.spectra)
         pictures["spectra.png"] = figures.draw_profiles(material.spectra)
-    if findings.correlations is not None:
-        pictures["correlations.png"] = maps.draw_correlations(findings.correlations, findings.related_names)
-    pictures |= draw_maps(material, findings)
-    if findings.outliers is not None:
-        outliers = metrics["outliers"]
-        pictures["outliers.png"] = maps.draw_scores(findings.outliers["score"], outliers["above"])
+    pictures |= draw_components(material, findings)
     return {name: picture for name, picture in pictures.items() if picture}
 
 
-def draw_maps(material: Material, findings: Findings) -> dict[str, Picture | None]:
-    """The figures of PCA, and the second map."""
+def draw_components(material: Material, findings: Findings) -> dict[str, Picture | None]:
+    """The figures of PCA."""
     components = findings.components
     if components is None:
         return {}
-    looked_at = material.frame["label"].iloc[material.rows]
-    shown, labels = list_labels(looked_at, MOST_SHOWN), looked_at.to_list()
-    names = maps.axis_names(components)
-    points = components.scores[:, :2]
-    pictures: dict[str, Picture | None] = {"scree.png": maps.draw_scree(components)}
-    caption = f"n = {len(points):,} tracks. Axes: what the first two components explain."
-    pictures["pca.png"] = maps.draw_scatter(points, labels, shown, names, "The tracks by PCA", caption)
+    sampled = material.frame["label"].iloc[material.rows]
+    shown, labels = list_labels(sampled, MOST_SHOWN), sampled.to_list()
+    names, points = figures.axis_names(components), components.scores[:, :2]
+    pictures: dict[str, Picture | None] = {
+        "scree.png": figures.draw_scree(components),
+        "pca.png": figures.draw_scatter(points, labels, shown, names),
+    }
     if len(shown) > 1:
-        pictures["pca_labels.png"] = maps.draw_panels(points, labels, shown, names)
+        pictures["pca_labels.png"] = figures.draw_panels(points, labels, shown, names)
     if material.spectra:
-        num_mels = len(next(iter(material.spectra.profile.values())))
-        pictures["loadings.png"] = maps.draw_loadings(components, material.spectra, num_mels)
-    if findings.embedding is not None:
-        at = findings.embedded
-        caption = (
-            f"n = {len(at):,} tracks. Neighbours are alike; distances between far groups, and their sizes, say nothing."
-        )
-        pictures["tsne.png"] = maps.draw_scatter(
-            findings.embedding, [labels[place] for place in at], shown, ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
-            "The tracks by t-SNE", caption,
-        )  # fmt: skip
+        pictures["loadings.png"] = figures.draw_loadings(components, material.spectra)
     return pictures
 
 
-def draw_measure(frame: pd.DataFrame, name: str, title: str, unit: str, what: str) -> Picture:
+def draw_measure(frame: pd.DataFrame, name: str, title: str, unit: str, note: str) -> Picture:
     """Boxes by label, or a histogram where there are no labels to compare."""
     shown = list_labels(frame["label"][np.isfinite(frame[name].to_numpy(np.float64))], MOST_SHOWN)
     values = {label: finite(frame[frame["label"] == label], name) for label in shown}
     values = {label: numbers for label, numbers in values.items() if len(numbers) >= FEWEST}
     if len(values) < 2:
-        return figures.draw_histogram(finite(frame, name), title, unit, what)
+        return figures.draw_histogram(finite(frame, name), title, unit, note)
     num = frame["label"].nunique()
-    rest = f" The {len(values)} commonest of {num} labels." if num > len(values) else ""
-    return figures.draw_boxes(values, f"{title} by label", unit, what + rest)
+    rest = f" The {len(values)} most frequent of {num} labels." if num > len(values) else ""
+    return figures.draw_boxes(values, f"{title} by label", unit, note + rest)
 
 
 def finite(frame: pd.DataFrame, name: str) -> Floats:
@@ -124,95 +98,66 @@ def finite(frame: pd.DataFrame, name: str) -> Floats:
     return np.asarray(values[np.isfinite(values)])
 
 
-def _tell_tempo(read: Facts) -> str:
+def _explain_tempo(read: Facts) -> str:
     if "frames_per_s" not in read:
-        return "As the table has it."
+        return "From the table."
     step = 120**2 / (60 * read["frames_per_s"])
     return (
-        "From the autocorrelation of the onsets of the log-mel spectrogram (librosa.feature.tempo): the strongest period, which may "
-        f"be half or double of what a listener taps; near 120 in steps of {step:.1f}."
+        "Strongest period of the autocorrelation of onset strength (librosa.feature.tempo); may be half or double the perceived "
+        f"tempo; resolution {step:.1f} near 120."
     )
 
 
-def spread_twins(twins: pd.DataFrame) -> pd.DataFrame:
-    """A row a track."""
-    return twins.explode("paths", ignore_index=True).rename(columns={"paths": "path"})
-
-
 def tabulate(report: Facts) -> dict[str, Table]:
-    """The tables of the page, by what they are of."""
-    metrics, tables = report["metrics"], {}
-    if outliers := metrics.get("outliers"):
-        heads, rows = _track_rows(outliers["tracks"])
-        cells = [
-            [*row, Value(found["unusual"]), Value(f"{found['score']:.1f}")]
-            for row, found in zip(rows, outliers["tracks"], strict=True)
+    """The tables of the page."""
+    metrics, read, tables = report["metrics"], report["read"], {}
+    units = {"duration_s": "duration (s)", "level_db": read["level_unit"], "tempo_bpm": "tempo (beats a minute)"}
+    rows = [
+        [Value(unit), Value(f"{found['n']:,}"), *(Value(figures.show_number(found[end])) for end in ("min", "median", "max"))]
+        for name, unit in units.items()
+        if (found := metrics[name])
+    ]  # fmt: skip
+    if rows:
+        tables["measures"] = Table("Measures", ["measure", "n", "least", "median", "largest"], rows)
+    if report["left_out"]:
+        tables["left_out"] = Table(
+            "Left out", ["part", "reason"], [[Value(part), Value(why)] for part, why in report["left_out"].items()], 2
+        )
+    if "columns" in read:
+        tables["columns"] = _column_table(read)
+    if read.get("impossible"):
+        rows = [
+            [Value(row["reason"]), Value("; ".join(row["examples"])), Value(f"{row['num']:,}")]
+            for row in read["impossible"]
         ]
-        tables["outliers"] = Table("Outliers", [*heads, "furthest from the mean", "score"], cells, len(heads) + 1)
-    if (noise := metrics.get("label_noise")) and noise["tracks"]:
-        heads, rows = _track_rows(noise["tracks"])
-        cells = [
-            [
-                *row,
-                Value(found["suggested"]),
-                Value("yes" if found["is_candidate"] else DASH),
-                Value(show_probability(found["probability"])),
-                Value(show_probability(found["suggested_probability"])),
-            ]
-            for row, found in zip(rows, noise["tracks"], strict=True)
-        ]
-        heads += ["the model says", "candidate", "probability of its label", "of what the model says"]
-        tables["label_noise"] = Table("Labels to doubt", heads, cells, len(heads) - 2)
-    if metrics["correlations"]:
-        cells = [[Value(pair["a"]), Value(pair["b"]), Value(decimals(pair["r"]))] for pair in metrics["correlations"]]
-        tables["correlations"] = Table("Columns that say the same", ["column", "and", "r"], cells, 2)
-    if "columns" in report["read"]:
-        tables["columns"] = _column_table(report["read"])
-    if (pca := metrics.get("pca")) and "frames_per_s" not in report["read"]:
+        tables["impossible"] = Table("Impossible values", ["reason", "examples", "rows"], rows, 2)
+    if pca := metrics.get("pca"):
         first, second = pca["loadings"]
-        cells = [
+        rows = [
             [Value(str(at + 1)), *(Value(f"{row['feature']} ({decimals(row['loading'], 2)})") for row in pair)]
             for at, pair in enumerate(zip(first, second, strict=True))
         ]
-        tables["loadings"] = Table("Loadings", ["", "component 1", "component 2"], cells, 3)
+        tables["loadings"] = Table("Largest loadings", ["", "component 1", "component 2"], rows, 3)
+    if metrics["duplicates"]:
+        keys = ("num_sets", "num_tracks", "num_labels_differ")
+        rows = [[Value(found["kind"]), *(Value(f"{found[key]:,}") for key in keys)] for found in metrics["duplicates"]]
+        tables["duplicates"] = Table("Duplicates", ["kind", "sets", "tracks", "sets of differing labels"], rows)
     return tables
 
 
-def _track_rows(tracks: list[Facts]) -> tuple[list[str], list[list[Value]]]:
-    """Path, and where known title and label, of each track."""
-    keys = ["path", *(["name"] if tracks and "name" in tracks[0] else []), "label"]
-    heads = {"path": "track", "name": "title", "label": "label"}
-    return [heads[key] for key in keys], [[Value(str(track[key] or DASH)) for key in keys] for track in tracks]
-
-
 def _column_table(read: Facts) -> Table:
-    """What is in each column of a table."""
+    """The contents of each column of a table."""
     rows = []
     for column in read["columns"]:
         ends = [column.get(end) for end in ("min", "median", "max")]
-        numbers = [Value(DASH if end is None else figures.show_number(end)) for end in ends]
-        faults = [
-            Value(f"{column[key]:,}" if key in column else DASH) for key in ("num_missing", "num_bad", "num_impossible")
-        ]
-        left_out = read["left_out"].get(column["name"], "")
+        faults = [column.get(key) for key in ("num_missing", "num_bad", "num_impossible")]
         rows.append(
             [
-                Value(column["name"], left_out),
+                Value(column["name"], read["left_out"].get(column["name"], "")),
                 Value(column["kind"]),
-                *faults,
-                Value(f"{column['num_distinct']:,}"),
-                *numbers,
+                *(Value(DASH if num is None else f"{num:,}") for num in [*faults, column["num_distinct"]]),
+                *(Value(DASH if end is None else figures.show_number(end)) for end in ends),
             ]
         )
-    heads = [
-        "column",
-        "holds",
-        "missing",
-        "no number",
-        "cannot be true",
-        "different values",
-        "least",
-        "median",
-        "largest",
-    ]
-    return Table("Columns", heads, rows, 2)
+    faults = ["missing", "no number", "impossible"]
+    return Table("Columns", ["column", "kind", *faults, "distinct", "least", "median", "largest"], rows, 2)

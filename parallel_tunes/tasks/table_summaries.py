@@ -21,6 +21,11 @@ PROBED = 1000  # cells, by which most columns of text are told
 MOST_LABELS = 1000
 FEWEST_NUMBERS = 4  # columns that must be alike before rows count as doubles
 NO_SOUND = ("popularity", "year")  # numbers that are no feature of the music
+UNKNOWN = {
+    "duration_s": "no column duration_ms or duration_s",
+    "level_db": "no column loudness or rms_mean",
+    "tempo_bpm": "no column tempo",
+}
 
 
 def summarise(cfg: ExploreTableJob) -> Material:
@@ -49,14 +54,14 @@ def summarise(cfg: ExploreTableJob) -> Material:
     )
     frame["level_db"], facts["level_unit"] = _to_levels(numbers, kept)
     frame["tempo_bpm"] = _or_nan(numbers, "tempo", kept)
-    related, left_out = _choose(numbers)
-    facts["left_out"] = left_out
+    chosen, facts["left_out"] = _choose(numbers)
     rows = draw_sample(len(kept), cfg.explore.max_tracks, cfg.explore.seed)
-    features = {name: _fill(values)[rows] for name, values in related.items() if name not in NO_SOUND}
+    features = {name: _fill(values)[rows] for name, values in chosen.items()}
+    has_titles = has_artists and "name" in table.frame
     return Material(
-        frame=frame, rows=rows, facts=facts, features=_to_matrix(features, len(rows)),
-        related=_to_matrix({name: values[rows] for name, values in related.items()}, len(rows)),
-        twins=_find_twins(frame, numbers, has_ids=bool(id_name), has_titles=has_artists and "name" in table.frame),
+        frame=frame, rows=rows, facts=facts, unknown=UNKNOWN,
+        features=Matrix(np.column_stack([*features.values()]) if features else np.empty((len(rows), 0)), [*features]),
+        duplicates=_find_duplicates(frame, numbers, has_ids=bool(id_name), has_titles=has_titles),
     )  # fmt: skip
 
 
@@ -207,8 +212,8 @@ def _to_levels(numbers: dict[str, Floats], kept: NDArray[np.int64]) -> tuple[Flo
 
 
 def _choose(numbers: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, str]]:
-    """The columns that say something, and of the others why not."""
-    related, left_out = dict[str, Floats](), dict[str, str]()
+    """The columns that serve as features, and why the others do not."""
+    chosen, left_out = dict[str, Floats](), dict[str, str]()
     for name, values in numbers.items():
         there = values[np.isfinite(values)]
         if len(there) < 2 or (there == there[0]).all():
@@ -216,10 +221,12 @@ def _choose(numbers: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, st
         elif 2 * len(there) < len(values):
             left_out[name] = f"missing in {len(values) - len(there)} of {len(values)} rows"
         elif name == "key":
-            left_out[name] = "keys form a circle: no number says how near two are"
+            left_out[name] = "keys form a circle: their numbers are no distances"
+        elif name in NO_SOUND:
+            left_out[name] = "no property of the sound"
         else:
-            related[name] = values
-    return related, left_out
+            chosen[name] = values
+    return chosen, left_out
 
 
 def _fill(values: Floats) -> Floats:
@@ -228,20 +235,16 @@ def _fill(values: Floats) -> Floats:
     return np.where(is_missing, np.median(values[~is_missing]), values)
 
 
-def _to_matrix(parts: dict[str, Floats], num_rows: int) -> Matrix:
-    return Matrix(np.column_stack([*parts.values()]) if parts else np.empty((num_rows, 0)), list(parts))
-
-
-def _find_twins(
+def _find_duplicates(
     frame: pd.DataFrame, numbers: dict[str, Floats], *, has_ids: bool, has_titles: bool
 ) -> dict[str, list[str]]:
-    """What rows that may be the same track have in common."""
-    twins: dict[str, list[str]] = {}
+    """By kind of duplicate, a key per row; rows of the same key may be the same track."""
+    keys: dict[str, list[str]] = {}
     if has_ids:
-        twins["rows of the same id"] = frame["id"].to_list()
+        keys["rows of the same id"] = frame["id"].to_list()
     if len(numbers) >= FEWEST_NUMBERS:
         hashes = pd.util.hash_pandas_object(pd.DataFrame(numbers), index=False)
-        twins["rows alike in every number"] = hashes.astype(str).to_list()
+        keys["rows alike in every number"] = hashes.astype(str).to_list()
     if has_titles:
-        twins["the same title by the same artists"] = frame["hash"].to_list()
-    return twins
+        keys["the same title by the same artists"] = frame["hash"].to_list()
+    return keys

@@ -1,4 +1,4 @@
-"""What is read off a table: numbers, faults, labels, twins; and tables of which nothing can be read."""
+"""What is read from a table: numbers, faults, labels, duplicates; and tables that cannot be explored."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ def test_any_table(tmp_path: Path) -> None:
     assert np.isfinite(found.features.values).all()
     usual = np.delete(found.features.values[:, 0], [4, 5])
     assert found.features.values[[4, 5], 0] == pytest.approx(np.median(usual))
-    assert np.isnan(found.related.values[[4, 5], 0]).all()
     facts = column(found, "a")
     assert (facts["num_missing"], facts["num_bad"], facts["num_distinct"]) == (1, 1, 38)
     assert column(found, "words") == {"name": "words", "num_missing": 0, "kind": "text", "num_distinct": 1}
@@ -75,7 +74,7 @@ def test_spotify_s_schema(tmp_path: Path) -> None:
     made.artists.to_csv(tmp_path / "artists_with_genres.csv", index=False)
     found = read(tmp_path)
     assert "key" not in found.features.names
-    assert {"popularity", "year"} <= set(found.related.names) - set(found.features.names)
+    assert {"popularity", "year"} <= found.facts["left_out"].keys() - set(found.features.names)
     assert {row["reason"]: row["num"] for row in found.facts["impossible"]} == {
         "tempo 0: none was found": 1,
         "energy outside 0 to 1": 1,
@@ -85,7 +84,7 @@ def test_spotify_s_schema(tmp_path: Path) -> None:
     assert found.facts["label"] == "families of the artists' genres, artists_with_genres.csv"
     assert found.frame["label"].nunique() == 2
     assert found.frame["label"].iloc[5] is None
-    assert {how: len(keys) - len(set(keys)) for how, keys in found.twins.items()} == {
+    assert {how: len(keys) - len(set(keys)) for how, keys in found.duplicates.items()} == {
         "rows of the same id": 1, "rows alike in every number": 1, "the same title by the same artists": 2,
     }  # fmt: skip
     part = read(tmp_path, {"max_tracks": 20})
@@ -127,7 +126,8 @@ def test_no_table_at_all(tmp_path: Path) -> None:
 def test_gtzan_s_table() -> None:
     found = read(REAL / "gtzan_tables/features_30_sec.csv")
     assert (len(found.frame), len(found.features.names), found.frame["label"].nunique()) == (710, 58, 10)
-    assert len(found.twins["rows alike in every number"]) - len(set(found.twins["rows alike in every number"])) == 10
+    alike = found.duplicates["rows alike in every number"]
+    assert len(alike) - len(set(alike)) == 10
     assert found.facts["level_unit"] == "mean RMS, dB below full scale"
     assert found.frame["level_db"].between(-50, 0).all()
     assert column(found, "filename")["num_distinct"] == 710

@@ -35,8 +35,7 @@ class Silence:
     def update(self) -> None: ...
 
 
-@pytest.mark.parametrize("scale", ["slaney", "htk"])
-@pytest.mark.parametrize("volume", [1.0, 0.01])
+@pytest.mark.parametrize(("scale", "volume"), [("slaney", 1.0), ("htk", 0.01)])
 def test_levels_are_those_of_the_samples(scale: str, volume: float) -> None:
     rng = np.random.default_rng(0)
     seconds = np.arange(4 * 22050) / 22050
@@ -49,7 +48,7 @@ def test_levels_are_those_of_the_samples(scale: str, volume: float) -> None:
         assert measure_level(levels, features) == pytest.approx(true_db, abs=0.2)
 
 
-@pytest.mark.parametrize("tempo", [80, 120, 150])
+@pytest.mark.parametrize("tempo", [80, 150])
 def test_tempi_are_those_of_the_clicks(tempo: int) -> None:
     wave = np.zeros(12 * 22050, np.float32)
     for start in np.arange(0, 12, 60 / tempo):
@@ -82,14 +81,15 @@ def test_summaries_are_named_in_their_order() -> None:
     assert len(name_summaries(dataclasses.replace(FEATURES, num_mels=12))) == 4 * 12
 
 
-def test_a_corpus_and_a_sample_of_it(workshop: Path) -> None:
-    shards = ShardSet(workshop / "logs/preprocess/corpus")
+def test_a_corpus_and_a_sample_of_it(furnished: Path) -> None:
+    shards = ShardSet(furnished / "logs/preprocess/corpus")
     found = track_summaries.summarise(shards, EXPLORE, lambda title, num: Silence())
     assert found.features.values.shape == (80, 296)
     assert np.isfinite(found.features.values).all()
     assert found.features.values[7] == pytest.approx(summarise_levels(read_levels(shards, 7)))
     assert found.frame["level_db"].between(-40, -1).all()
     assert found.frame["group"].nunique() == 40
+    assert found.unknown == {}
     assert found.spectra is not None
     label = str(found.frame["label"].iloc[0])
     mine = np.flatnonzero(found.frame["label"] == label)
