@@ -104,11 +104,7 @@ def check_it_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
             ["suite=preproces"],
             "suite=preproces: expected one of preprocess, train, svm, tables, serve (did you mean preprocess?)",
         ),
-        (["benchmark.repetitions=0"], "benchmark.repetitions=0: expected a whole number of at least 1"),
-        (["benchmark.engines=[]"], "benchmark.engines=[]: expected a list"),
-        (["benchmark.engines=[0]"], "benchmark.engines=0: expected a whole number from 1"),
         (["benchmark.formats=[wav,mp3]"], "benchmark.formats=wav: expected one of wav22"),
-        (["benchmark.formats=[]"], "benchmark.formats=[]: expected a list"),
         (["data.root=nowhere"], "data.root=nowhere: no such folder"),
     ],
 )

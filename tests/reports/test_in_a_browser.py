@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 from fakes import corpus_of, door
-from metrics_of import make_comparison, make_rows, make_study, measured_cell
 from stored_runs import read
 
 from parallel_tunes.config_run import RunConfig
 from parallel_tunes.reports import popularity
-from parallel_tunes.reports.scaling.comparison import write_comparison
 from parallel_tunes.reports.scaling.study import write
 from parallel_tunes.run import Run
 
@@ -72,18 +70,16 @@ def open_run(folder: Path) -> Run:
 
 def test_reports_fit_a_phone_and_a_laptop(tmp_path: Path, workshop: Path) -> None:
     """Wide tables and figures scroll in boxes of their own; the page does not, whatever the names are."""
-    study = make_study("strong", (1, 2, 4), (64, 128, 256))
+    study = read("scaling")["report"]
     metrics = study["metrics"]
-    metrics["cells"] += [measured_cell(2, 64, "strong", precision="fp32") | {"name": "n" * 90}]
-    metrics["advice"].append("w" * 120)
+    metrics["cells"] += [metrics["cells"][0] | {"name": "n" * 90, "gpus": 4}]
     metrics["missing"].append("m" * 120)
     study["name"] = "s" * 100
-    study["method"].append("https:" + "x" * 120)
     study["machines"][0]["links"] = "GPU0 " * 60
-    write(open_run(tmp_path / "study"), study, make_rows(study))
-    comparison = make_comparison()
+    write(open_run(tmp_path / "study"), study)
+    comparison = read("scaling-comparison")["report"]
     comparison["metrics"] |= {"a": "a" * 90, "only_in_b": ["b" * 90]}
-    write_comparison(open_run(tmp_path / "comparison"), comparison)
+    write(open_run(tmp_path / "comparison"), comparison)
     popularity.write(open_run(tmp_path / "popularity"), read("popularity")["report"])
     (tmp_path / "wide.html").write_text("<!doctype html><p style='width:2000px'>wider than any")
     pages = {name: tmp_path / name / "report.html" for name in ("study", "comparison", "popularity")}
