@@ -14,7 +14,7 @@ from parallel_tunes.data.batches import Ids
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
-from parallel_tunes.train import checkpoint, metrics, tracking, trainer
+from parallel_tunes.train import checkpoint, metrics, trackers, trainer
 from parallel_tunes.train.gradient import scale_lr
 from parallel_tunes.train.learner import Learner, Source
 from parallel_tunes.train.profile import Profile, read_profile
@@ -76,7 +76,7 @@ def fit_seeds(
     progress = trainer.Progress(**state["progress"]) if state else trainer.Progress()
     progress.batch = find_batch(progress.batch)
     run.cut_rows(progress.num_rows)
-    progress.run_ids = tracking.follow(cfg, run, mesh, progress.run_ids)
+    progress.run_ids = trackers.follow(cfg, run, mesh, progress.run_ids)
     profile = Profile(cfg, mesh, run, watch)
     bests, judged, validated = [], [], []
     for number, seed in enumerate(cfg.seeds):

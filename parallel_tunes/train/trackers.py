@@ -1,4 +1,4 @@
-"""Where figures can go besides metrics.jsonl: one run of TensorBoard's, in the run folder, or of MLflow's, on its server."""
+"""Figures of a training in TensorBoard and MLflow, besides metrics.jsonl: one run of each, whatever the number of starts."""
 
 from __future__ import annotations
 
@@ -6,133 +6,178 @@ import importlib
 import json
 import logging
 import os
+import re
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from parallel_tunes.config_train import TrainConfig
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, flatten
 
+if TYPE_CHECKING:
+    from mlflow.utils.async_logging.run_operations import RunOperations
+
 MODULES = {"mlflow": "mlflow.tracking", "tensorboard": "torch.utils.tensorboard"}
-# MLflow's own defaults try for minutes, tell its makers of each use, print, and refuse the one store that needs no server
+# by default MLflow tries for minutes, reports its use, prints, and refuses the file store; one thread keeps the order of rows
 MLFLOW = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ALLOW_FILE_STORE": "true",
+    "MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE": "1",
 }
+NO_FIGURES = ("seed", "epoch", "step", "train.n", "valid.n", "seconds", "eval_s")  # of a row
 
 
-@dataclass(frozen=True)
-class Point:
-    """Figures at a step; `at` is in seconds since 1970."""
+class Tracker(ABC):
+    """One run of TensorBoard's or MLflow's. Its first failure is a warning; none ends the training."""
 
-    step: int
-    at: float
-    figures: Mapping[str, float]
-
-
-class Tracker(Protocol):
-    """One run of TensorBoard's or MLflow's."""
-
+    name: ClassVar[str]
     run_id: str
-    steps: set[int]  # whose rows it has already
 
-    def log(self, points: list[Point]) -> None:
-        """Take these figures."""
+    def __init__(self, run: Run) -> None:
+        self.run, self._has_warned = run, False
+        self.steps = set[int]()  # whose rows earlier starts have sent
 
+    @abstractmethod
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send figures in the background."""
+
+    @abstractmethod
     def close(self, status: str | None) -> None:
-        """End as FINISHED, FAILED or KILLED; None leaves the run open."""
+        """Send the rest and end the run as FINISHED, FAILED or KILLED; None leaves it open."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Send a row of metrics.jsonl, once."""
+        if row["step"] not in self.steps:
+            prefix = f"seed-{row['seed']}/" if len(self.run.config["train"]["seeds"]) > 1 else ""
+            self._try(self.log, row["step"], figures_of(row, prefix))
+
+    def end(self, report: Mapping[str, Any]) -> None:
+        """Send the figures of the test split, and how the run has ended."""
+        if test := report["metrics"].get("test"):
+            self._try(self.log, report["steps"], figures_of({"test": test}))
+        self._try(self.close, status_of(report))
+
+    def _try(self, send: Callable[..., None], *args: Any) -> None:
+        try:
+            send(*args)
+        except Exception as error:  # whatever a server, a network or a disk can do
+            if not self._has_warned:
+                self._has_warned = True
+                self.run.warn(f"{explain(self.name, error)}; the training goes on, metrics.jsonl has all")
 
 
-class TensorBoard:
-    """Event files in the run folder; those of rows that were cut from metrics.jsonl no longer count."""
+class TensorBoard(Tracker):
+    """Event files in the run folder. Each start sends all rows again, and its first event cancels what earlier ones sent."""
+
+    name = "tensorboard"
 
     def __init__(self, run: Run, run_id: str | None) -> None:
-        from tensorboard.backend.event_processing import event_accumulator
         from torch.utils.tensorboard import SummaryWriter
 
-        logging.getLogger("tensorboard").setLevel(logging.ERROR)  # else it warns of each restart it reads of
+        super().__init__(run)
         self.run_id = run_id or "tensorboard"
-        folder, rows = run.folder / self.run_id, run.rows()
-        folder.mkdir(exist_ok=True)
-        found = event_accumulator.EventAccumulator(str(folder), {event_accumulator.SCALARS: 0}).Reload()
-        losses = [tag for tag in found.Tags()["scalars"] if tag.endswith("train/loss")]
-        self.steps = {event.step for tag in losses for event in found.Scalars(tag)} & {row["step"] for row in rows}
-        self._writer = SummaryWriter(str(folder), purge_step=rows[-1]["step"] + 1 if rows else 0)
+        self._writer = SummaryWriter(str(run.folder / self.run_id), purge_step=0, flush_secs=10)
 
-    def log(self, points: list[Point]) -> None:
-        for point in points:
-            for name, value in point.figures.items():
-                self._writer.add_scalar(name, value, point.step, point.at)
-        self._writer.flush()
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
 
     def close(self, status: str | None) -> None:
         del status
         self._writer.close()
 
 
-class Mlflow:
+class Mlflow(Tracker):
     """A run on the server that MLFLOW_TRACKING_URI names, else in logs/mlruns."""
 
+    name = "mlflow"
+
     def __init__(self, run: Run, run_id: str | None) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        self._metric = Metric
+        super().__init__(run)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # errors are raised too
         self._client = MlflowClient(mlflow_uri())
+        self._sending: RunOperations | None = None
         if run_id is None:
-            experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes"))
+            experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes")
+            try:
+                number = self._client.create_experiment(experiment)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                number = self._client.get_experiment_by_name(experiment).experiment_id
             tags = {"folder": str(run.folder.absolute())}
-            run_id = str(self._client.create_run(experiment, run_name=run.folder.name, tags=tags).info.run_id)
-            params = [
-                Param(name, word(value)[:500]) for name, value in flatten(run.config).items()
-            ]  # old servers' limit
-            for first in range(0, len(params), 100):
-                self._client.log_batch(run_id, params=params[first : first + 100])
+            run_id = str(self._client.create_run(number, run_name=run.folder.name, tags=tags).info.run_id)
+            settings = {name: v if isinstance(v, str) else json.dumps(v) for name, v in flatten(run.config).items()}
+            self._client.log_batch(run_id, params=[Param(*setting) for setting in settings.items()])
         self.run_id = run_id
         self._client.update_run(run_id, status="RUNNING")
         losses = [key for key in self._client.get_run(run_id).data.metrics if key.endswith("train/loss")]
         self.steps = {metric.step for key in losses for metric in self._client.get_metric_history(run_id, key)}
 
-    def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name))
-            except Exception:
-                found = self._client.get_experiment_by_name(name)  # another job may have been first
-                if found is None:
-                    raise
-        return str(found.experiment_id)
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
 
-    def log(self, points: list[Point]) -> None:
-        metrics = [
-            self._metric(name, value, int(point.at * 1000), point.step)
-            for point in points
-            for name, value in point.figures.items()
-        ]
-        for first in range(0, len(metrics), 1000):
-            self._client.log_batch(self.run_id, metrics=metrics[first : first + 1000])
+        now_ms = int(time.time() * 1000)
+        metrics = [Metric(name, value, now_ms, step) for name, value in figures.items()]
+        before, self._sending = self._sending, self._client.log_batch(self.run_id, metrics=metrics, synchronous=False)
+        if before:  # sent an epoch ago: a server that hangs has two rows to answer at most
+            before.wait()
 
     def close(self, status: str | None) -> None:
-        if status:
-            self._client.set_terminated(self.run_id, status)
+        try:
+            if self._sending:
+                self._sending.wait()
+        finally:
+            if status:
+                self._client.set_terminated(self.run_id, status)
 
 
-def word(value: object) -> str:
-    """A value of a config as text."""
-    return value if isinstance(value, str) else json.dumps(value)
+def figures_of(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a row or report, and the ends of intervals, by names such as train/loss; without those of each class."""
+    numbers: dict[str, float] = {}
+    for name, value in flatten(tree).items():
+        if name in NO_FIGURES or ".per_class." in name:
+            continue
+        named = prefix + name.replace(".", "/")
+        if isinstance(value, int | float):
+            numbers[named] = float(value)
+        elif name.endswith("_ci95"):
+            numbers |= {f"{named}_low": value[0], f"{named}_high": value[1]}
+    return numbers
+
+
+def status_of(report: Mapping[str, Any]) -> str | None:
+    """MLflow's word for how a run ended; None where it was only preempted, and goes on."""
+    if report["status"] != "preempted":
+        return "FINISHED" if report["status"] == "complete" else "FAILED"
+    cause = str(report["restarts"]["starts"][-1]["cause"])
+    return "KILLED" if cause.startswith("SIGINT") or cause.endswith("cancelled") else None
+
+
+def explain(name: str, error: BaseException) -> str:
+    """The reason behind a tracker's error, in one line without passwords."""
+    root = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__ or root
+    where = f"{mlflow_uri()}: " if name == "mlflow" else ""
+    reason = " ".join(str(root if isinstance(root, OSError) else error).split())
+    return re.sub(r"//[^@/\s]*@", "//", f"train.track=[{name}]: {where}{reason}")
 
 
 def mlflow_uri() -> str:
     """Where MLflow's runs are: a server, or a folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or Path("logs/mlruns").absolute().as_uri()
-
-
-OPEN: dict[str, Callable[[Run, str | None], Tracker]] = {"mlflow": Mlflow, "tensorboard": TensorBoard}
 
 
 def require(track: tuple[str, ...]) -> None:
@@ -148,3 +193,35 @@ def require(track: tuple[str, ...]) -> None:
             importlib.import_module(MODULES[name])
         except ImportError as error:
             raise UserError(f"train.track=[{name}]: {error}: pip install -e '.[tracking]' in the checkout") from error
+
+
+def follow(cfg: TrainConfig, run: Run, mesh: Mesh, run_ids: Mapping[str, str]) -> dict[str, str]:
+    """Send to the trackers what a run records from now on, and first the rows that they lack.
+
+    Args:
+        run_ids: of the trackers' runs to go on with, as the checkpoint has them.
+
+    Returns:
+        Those, and the ids of runs begun now.
+
+    Raises:
+        UserError: a tracker refuses or does not answer, and there is no run to go on with.
+    """
+
+    def begin() -> dict[str, str]:
+        ids = dict(run_ids)
+        for name in sorted(set(cfg.track)):
+            try:
+                tracker = (Mlflow if name == "mlflow" else TensorBoard)(run, ids.get(name))
+            except Exception as error:
+                if name not in ids:  # better known before a training than after
+                    raise UserError(explain(name, error)) from error
+                run.warn(f"{explain(name, error)}; the training goes on without it, its next start sends all rows")
+                continue
+            ids[name] = tracker.run_id
+            for row in run.rows():
+                tracker.row(row)
+            run.listeners.append(tracker)
+        return ids
+
+    return mesh.on_first(begin)
