@@ -37,7 +37,7 @@ def material(values: Floats, labels: list[str | None] | None = None, **changes: 
 
 def test_components_hold_the_planted_variances() -> None:
     """Of three columns that correlate by r and two that do not, the eigenvalues are 1 + 2 r, 1, 1 and twice 1 - r."""
-    found = exploring.find_components(correlated(), list("abcde"))
+    found = exploring.find_components(correlated() * [1, 10, 0.1, 1, 100], list("abcde"))  # scales do not matter
     assert found is not None
     assert found.explained == pytest.approx(np.array([2.2, 1, 1, 0.4, 0.4]) / 5, abs=1e-9)
     assert np.abs(found.loadings[0]) == pytest.approx([3**-0.5] * 3 + [0, 0], abs=1e-9)
