@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import struct
 import subprocess
 import sys
+import termios
 import time
 import zipfile
 import zlib
@@ -68,6 +70,7 @@ def write_tree(root: Path, num_tracks: int = 6, duration_s: float = 1.2) -> Path
 
 
 Fault = Callable[[Path], object]
+Worlds = Callable[[int, str], list[Any]]  # the fixture `worlds`
 
 
 def nan_tone() -> NDArray[np.float32]:
@@ -252,6 +255,13 @@ def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what:
     while not holds():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
         time.sleep(0.1)
+
+
+def num_unread(pid: int) -> int:
+    """Bytes on the standard input of a process, a pipe, that it has not read."""
+    with Path(f"/proc/{pid}/fd/0").open("rb") as pipe:
+        (num,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(num)
 
 
 def assert_same_on_threads(act: Callable[[], Mapping[str, torch.Tensor]]) -> None:

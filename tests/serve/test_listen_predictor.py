@@ -13,25 +13,10 @@ from parallel_tunes.data.listens import Listens
 from parallel_tunes.schema import UserError
 from parallel_tunes.serve.listen_predictor import ListenPredictor
 
-WORDS = [
-    "task=relisten",
-    "data=kkbox",
-    "data.root=logs/synth/l",
-    "train.batch=500",
-    "train.num_epochs=1",
-    "task.resamples=20",
-]
-
-
-@pytest.fixture(scope="module")
-def model(heard: Path) -> Path:
-    assert door("train", *WORDS, "run.name=served", cwd=heard) == 0
-    return heard / "logs/train/served/model"
-
 
 @pytest.fixture
-def predictor(model: Path) -> ListenPredictor:
-    return ListenPredictor(model, torch.device("cpu"), max_bytes=1 << 26)
+def predictor(relisten_model: Path) -> ListenPredictor:
+    return ListenPredictor(relisten_model, torch.device("cpu"), max_bytes=1 << 26)
 
 
 def table(heard: Path, num: int = 50) -> list[dict[str, str]]:
@@ -107,20 +92,21 @@ def test_songs_to_play_next(predictor: ListenPredictor, heard: Path) -> None:
         predictor.recommend("nobody", 3)
 
 
-def test_the_door_prints_answers(model: Path, heard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_door_prints_answers(relisten_model: Path, heard: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = table(heard)[0]
-    assert door("predict", f"model={model}", f"user={row['msno']}", "top_k=3", cwd=heard) == 0
+    assert door("predict", f"model={relisten_model}", f"user={row['msno']}", "top_k=3", cwd=heard) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said[:3]] == ["1", "2", "3"]
-    assert door("predict", f"model={model}", "--", "logs/synth/l/test.csv", "missing.csv", cwd=heard) == 1
+    assert door("predict", f"model={relisten_model}", "--", "logs/synth/l/test.csv", "missing.csv", cwd=heard) == 1
     told = capsys.readouterr()
     assert "and 580 more rows" in told.out
     assert "missing.csv" in told.err
-    assert door("predict", f"model={model}", "user=nobody", cwd=heard) == 2
+    assert door("predict", f"model={relisten_model}", "user=nobody", cwd=heard) == 2
     assert "user=nobody" in capsys.readouterr().err
 
 
 def test_counts_of_later_rows_cannot_be_served(heard: Path) -> None:
-    assert door("train", *WORDS, "features=transductive", "run.name=later", cwd=heard) == 0
+    words = ["task=relisten", "data=kkbox", "data.root=logs/synth/l", "train.num_epochs=1", "task.resamples=20"]
+    assert door("train", *words, "train.batch=500", "features=transductive", "run.name=later", cwd=heard) == 0
     with pytest.raises(UserError, match="features=transductive"):
         ListenPredictor(heard / "logs/train/later/model", torch.device("cpu"), max_bytes=1 << 26)

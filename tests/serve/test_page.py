@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import itertools
 import json
@@ -15,9 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import CHROMIUM, Browser, open_browser
-from fakes import PATIENCE_S, door, start, tone, wait_until, write_audio
-
-from parallel_tunes.audio.logmel import log_mel
+from fakes import PATIENCE_S, start, tone, wait_until, write_audio
 
 pytestmark = [
     pytest.mark.browser,
@@ -62,11 +61,15 @@ BEYOND = """(() => {
 
 
 @pytest.fixture(scope="module")
-def url(workshop: Path, heard: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    words = ["task=relisten", "data=kkbox", "data.root=logs/synth/l", "train.batch=500", "train.num_epochs=1"]
-    assert door("train", *words, "task.resamples=20", "run.name=page", cwd=heard) == 0
-    models = f"models=[{workshop}/logs/train/tiny/model,{heard}/logs/train/page/model]"
-    limits = ["serve.port=0", "serve.workers=1", "serve.streams=1", "serve.max_rows=700"]
+def url(workshop: Path, relisten_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    models = f"models=[{workshop}/logs/train/tiny/model,{relisten_model}]"
+    limits = [
+        "serve.port=0",
+        "serve.workers=1",
+        "serve.streams=1",
+        "serve.max_rows=700",
+        f"serve.timeout_s={PATIENCE_S}",
+    ]
     process = start("serve", models, "run.name=page", *limits, cwd=tmp_path_factory.mktemp("served"))
     try:
         assert process.stdout is not None
@@ -120,26 +123,24 @@ def answer_to(url: str, file: Path) -> Any:
         ).json()
 
 
-def number_of_colours(page: Browser, selector: str) -> int:
-    """That a canvas shows; one that is blank has one."""
-    return int(page.ask(f"""(canvas => new Set(new Uint32Array(
-        canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size)(
-        document.querySelector("{selector}"))"""))  # fmt: skip
+def wait_for_colours(page: Browser, selector: str, num: int) -> None:
+    """Until a canvas shows more than so many colours; one that is blank has one."""
+    page.wait(f"""(canvas => canvas && new Set(new Uint32Array(
+        canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size > {num})(
+        document.querySelector("{selector}"))""")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["a <b>é.wav", "b.mp3"])
-def test_a_file_is_judged_and_drawn_chosen_or_dropped(page: Browser, url: str, tracks: Path, name: str) -> None:
+def test_a_file_is_judged_and_drawn_chosen_or_dropped(page: Browser, url: str, tracks: Path) -> None:
+    page.drop("#genre .drop", tracks / "b.mp3")
+    judged(page, "b.mp3")
+    name = "a <b>é.wav"
     file = tracks / name
-    if name.endswith("mp3"):
-        page.drop("#genre .drop", file)
-    else:
-        page.choose("#file", file)
+    page.choose("#file", file)
     said, answer = judged(page, name), answer_to(url, file)
     found = answer["files"][0]
     assert said.startswith(f"{name}: {found['top'][0]['label']} {100 * found['top'][0]['probability']:.0f} %. Then ")
-    page.wait("document.querySelector('#spectrogram svg')")
-    assert number_of_colours(page, "#spectrogram canvas") > 50
-    assert number_of_colours(page, "#waveform canvas") > 1
+    wait_for_colours(page, "#spectrogram canvas", 50)
+    wait_for_colours(page, "#waveform canvas", 1)
     assert page.ask("document.querySelectorAll('#timeline .value').length") == 6 * len(found["windows"])
     assert page.ask("document.querySelectorAll('#bars .value').length") == 10
     page.ask("document.querySelectorAll('details').forEach(details => details.open = true)")
@@ -176,38 +177,21 @@ def test_the_player_moves_through_the_pictures(page: Browser, tracks: Path) -> N
 def test_a_format_that_browsers_do_not_know_is_judged_all_the_same(page: Browser, tracks: Path) -> None:
     page.choose("#file", tracks / "c.au")
     judged(page, "c.au")
-    page.wait("document.querySelector('#note').textContent.includes('cannot play or draw')")
+    page.wait("document.querySelector('#note').textContent.includes('cannot play')")
     assert not page.ask("document.querySelector('#waveform').checkVisibility()")
+    wait_for_colours(page, "#spectrogram canvas", 50)
 
 
-@pytest.mark.parametrize("rate_hz", [22050, 48000])
-def test_what_is_drawn_is_what_the_model_hears(page: Browser, rate_hz: int) -> None:
-    """The page's own spectrogram against the package's; at another rate but for what resampling does."""
-    wave = (tone(440, 1.5, rate_hz) + 0.1 * tone(3000, 1.5, rate_hz) * np.linspace(0, 1, rate_hz * 3 // 2)).astype(
-        np.float32
-    )
-    features = {
-        "sample_rate_hz": 22050,
-        "n_fft": 2048,
-        "hop_length": 512,
-        "num_mels": 128,
-        "fmin_hz": 0,
-        "fmax_hz": None,
-    }
-    levels = page.ask(f"""(async () => {{
-      const {{ Sketch, LogMel }} = await import("/mel.js"), rate = {rate_hz}, step = Math.round(512 * rate / 22050);
-      const sketch = new Sketch(new LogMel({json.dumps(features | {"mel_scale": "slaney"})}, rate), rate, step);
-      const wave = Float32Array.from({json.dumps(wave.tolist())});
-      for (let at = 0; at < wave.length; at += 1000) sketch.feed(wave.slice(at, at + 1000));
-      return sketch.columns.map(column => [...column.levels]);
-    }})()""")  # fmt: skip
-    n_fft, hop = round(2048 * rate_hz / 22050), round(512 * rate_hz / 22050)
-    expected = log_mel(wave, sample_rate_hz=rate_hz, n_fft=n_fft, hop_length=hop, fmax_hz=11025.0, top_db=None).T
-    found = np.array(levels)
-    inside = slice(3, len(found))
-    gap = np.abs(found[inside] - expected[inside.start : len(found)])
-    loud = expected[inside.start : len(found)] > expected.max() - 40
-    assert gap[loud].max() < (0.01 if rate_hz == 22050 else 1.5)
+def test_what_is_drawn_is_what_the_server_sent(page: Browser) -> None:
+    """Three columns of two bands: the loudest is the brightest colour, 80 dB below it the darkest; the lowest band is below."""
+    data = base64.b64encode(bytes([255, 0, 0, 255, 0, 0])).decode()
+    levels = {"num_columns": 3, "num_bands": 2, "low_db": -80, "high_db": 0, "data": data}
+    drawn = page.ask(f"""(async () => {{
+      const {{ imageLevels }} = await import("/panels.js"), {{ canvas }} = imageLevels({json.dumps(levels)}, 0, 1);
+      return [canvas.width, canvas.height, ...canvas.getContext("2d").getImageData(0, 0, 3, 2).data];
+    }})()""")
+    dark, bright = [0x44, 0x01, 0x54, 255], [0xFD, 0xE7, 0x25, 255]
+    assert drawn == [3, 2, *dark, *bright, *dark, *bright, *dark, *dark]
 
 
 def test_what_is_no_track_is_refused_in_a_sentence(page: Browser, tracks: Path) -> None:
@@ -240,7 +224,7 @@ def test_a_microphone_is_heard_as_it_comes(page: Browser) -> None:
     page.ask("document.querySelector('#microphone').click()")
     page.wait("document.querySelectorAll('#timeline .value').length >= 12")
     assert page.ask("document.querySelector('#microphone').textContent") == "Stop the microphone"
-    assert number_of_colours(page, "#spectrogram canvas") > 50
+    wait_for_colours(page, "#spectrogram canvas", 50)
     refused = page.ask("""(async () => {
       const { Microphone } = await import("/microphone.js");
       return new Microphone({}).start(1).catch(error => error.message);
@@ -279,7 +263,7 @@ def test_a_keyboard_is_enough(page: Browser, tracks: Path) -> None:
     outline = "getComputedStyle(document.querySelector('#file').closest('.button')).outlineStyle"
     assert page.ask(outline) == "solid", "where the focus is, is seen"
     page.press("Enter")
-    page.wait("true")
+    wait_until(lambda: page.ask("true") and page.told("Page.fileChooserOpened"), what="the chooser of files")
     opened = page.told("Page.fileChooserOpened")[-1]
     page.call("Page.setInterceptFileChooserDialog", enabled=False)
     page.call("DOM.setFileInputFiles", backendNodeId=opened["backendNodeId"], files=[str(tracks / "b.mp3")])
@@ -310,7 +294,9 @@ def test_rows_are_judged_all_at_once(page: Browser, url: str, heard: Path, tmp_p
     wait_until(saved.exists)
     rows = list(csv.DictReader(saved.read_text().splitlines()))
     with table.open("rb") as stream:
-        answers = httpx.post(url + "/v1/relisten", content=stream.read(), headers=CSV, trust_env=False).json()["rows"]
+        answers = httpx.post(
+            url + "/v1/relisten", content=stream.read(), headers=CSV, trust_env=False, timeout=PATIENCE_S
+        ).json()["rows"]
     assert [(row["row"], row["id"]) for row in rows] == [(str(row["row"]), row["id"]) for row in answers]
     assert [float(row["probability"]) for row in rows] == pytest.approx(
         [row["probability"] for row in answers], abs=1e-4
@@ -352,8 +338,11 @@ def test_it_is_read_on_a_phone_and_a_wide_screen_by_day_and_night(page: Browser,
     assert page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
 
 
-def test_nothing_is_asked_of_others_and_nothing_goes_wrong_unseen(browser: Browser, url: str) -> None:
-    """After all the tests before: no error in the console but of what the server refused, no request off the host."""
+def test_nothing_is_asked_of_others_and_nothing_goes_wrong_unseen(page: Browser, url: str, tracks: Path) -> None:
+    """After this and all tests before: no error in the console but of what the server refused, no request off the host."""
+    page.choose("#file", tracks / "b.mp3")
+    judged(page, "b.mp3")
+    browser = page
     asked = [event["request"]["url"] for event in browser.told("Network.requestWillBeSent")]
     asked += [event["url"] for event in browser.told("Network.webSocketCreated")]
     assert len(asked) > 10

@@ -18,16 +18,17 @@ def greet(rate_hz: int = RATE_HZ, kind: str = "f32") -> Stream:
     return Stream(greeting, sample_rate_hz=RATE_HZ, window=WINDOW)
 
 
-@pytest.mark.parametrize("piece", [40, 4096, 1 << 20])
-def test_every_second_the_last_window_is_told_however_it_comes(piece: int) -> None:
+def test_every_second_the_last_window_is_told_however_it_comes() -> None:
     wave = tone(440, 4.3, RATE_HZ)
-    data, stream = wave.tobytes(), greet()
-    moments = [moment for at in range(0, len(data), piece) for moment in stream.feed(data[at : at + piece])]
-    moments += stream.feed(b"", is_last=True)
-    assert [moment.at_s for moment in moments] == [1, 2, 3, 4, 4.3]
-    for moment in moments:
-        until = round(moment.at_s * RATE_HZ)
-        np.testing.assert_allclose(moment.samples, wave[max(until - WINDOW, 0) : until], atol=1e-6)
+    data = wave.tobytes()
+    for piece in (40, 4096, 1 << 20):
+        stream = greet()
+        moments = [moment for at in range(0, len(data), piece) for moment in stream.feed(data[at : at + piece])]
+        moments += stream.feed(b"", is_last=True)
+        assert [moment.at_s for moment in moments] == [1, 2, 3, 4, 4.3], piece
+        for moment in moments:
+            until = round(moment.at_s * RATE_HZ)
+            np.testing.assert_allclose(moment.samples, wave[max(until - WINDOW, 0) : until], atol=1e-6)
 
 
 def test_sixteen_bits_are_of_full_scale_one() -> None:
@@ -62,17 +63,15 @@ def test_samples_that_are_none_pass_by() -> None:
     assert np.isfinite(moments[-1].samples).all()
 
 
-@pytest.mark.parametrize(
-    "greeting",
-    [
+def test_other_first_words_are_refused() -> None:
+    greetings = (
         "", "x", "[]", "null", "1", "{}", '{"sample_rate_hz": 8000}', '{"sample_rate_hz": "8000", "format": "f32"}',
         '{"sample_rate_hz": 8000, "format": "u8"}', '{"sample_rate_hz": 999, "format": "f32"}',
         '{"sample_rate_hz": 1e999, "format": "f32"}', '{"sample_rate_hz": 8000, "format": ["f32"]}', "[" * 100000,
-    ],
-)  # fmt: skip
-def test_other_first_words_are_refused(greeting: str) -> None:
-    with pytest.raises(Refusal, match="begin with"):
-        Stream(greeting, sample_rate_hz=RATE_HZ, window=WINDOW)
+    )  # fmt: skip
+    for greeting in greetings:
+        with pytest.raises(Refusal, match="begin with"):
+            Stream(greeting, sample_rate_hz=RATE_HZ, window=WINDOW)
 
 
 def test_half_a_sample_is_refused() -> None:
