@@ -27,24 +27,16 @@ def refuse(run: Callable[..., int], capsys: pytest.CaptureFixture[str], *words: 
     return line.removeprefix("ptunes: ")
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
+def test_what_cannot_be_served_is_one_line(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
         ([], "which model? ptunes serve model="),
-        (["model=nowhere"], "model=nowhere: no such folder"),
         (["models=[nowhere]"], "model=nowhere: no such folder"),
         (["model=x", "serve.token=short"], "serve.token: give 16 or more"),
         (["model=x", "serve.host=0.0.0.0"], "serve.host=0.0.0.0: others could reach it: give serve.token"),
-        (["model=x", "serve.host=no.such.host.invalid"], "no address of this machine"),
+        (["model=x", f"serve.host={'x' * 70}"], "no address of this machine"),  # no name: nobody is asked for it
         (["model=x", "serve.host=192.0.2.1", "serve.open=true"], "serve.port=0 takes a port that is free"),
-        (["model=x", "serve.port=65536"], "serve.port=65536: expected a whole number from 0 to 65535"),
-        (["modle=x"], "did you mean model"),
-    ],
-)
-def test_what_cannot_be_served_is_one_line(
-    words: list[str], says: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert says in refuse(run, capsys, "serve.port=0", *words)
+    ):
+        assert says in refuse(run, capsys, "serve.port=0", *words)
 
 
 def test_one_model_of_each_task_is_served(
@@ -61,11 +53,10 @@ def test_one_model_of_each_task_is_served(
     assert "damaged or changed" in refuse(run, capsys, f"model={damaged}", "serve.port=0")
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
 def test_without_the_extra_it_says_what_to_install(
-    package: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # an import of it fails, installed or not
+    monkeypatch.setitem(sys.modules, "fastapi", None)  # an import of it fails, installed or not
     assert "pip install -e '.[serve]'" in refuse(run, capsys, "model=x")
 
 
@@ -76,25 +67,20 @@ def test_a_port_that_is_taken_is_told() -> None:
             open_socket(replace(CFG, port=port))
 
 
-@pytest.mark.parametrize(
-    ("host", "changed", "is_loopback"),
-    [
+def test_who_can_reach_it_is_known() -> None:
+    for host, changed, is_loopback in (
         ("127.0.0.1", {}, True),
         ("localhost", {}, True),
         ("0.0.0.0", {"token": TOKEN}, False),
         ("0.0.0.0", {"open": True}, False),
-        ("", {"open": True}, None),
-    ],
-)
-def test_who_can_reach_it_is_known(host: str, changed: dict[str, Any], is_loopback: bool | None) -> None:
-    if is_loopback is None:
-        with pytest.raises(UserError, match="no address"):
-            open_socket(replace(CFG, host=host, **changed))
-        return
-    listener, found = open_socket(replace(CFG, host=host, **changed))
-    with listener:
-        assert found is is_loopback
-        assert listener.getsockname()[1] > 0
+    ):
+        settings: dict[str, Any] = changed
+        listener, found = open_socket(replace(CFG, host=host, **settings))
+        with listener:
+            assert found is is_loopback, host
+            assert listener.getsockname()[1] > 0
+    with pytest.raises(UserError, match="no address"):
+        open_socket(replace(CFG, host="", open=True))
 
 
 def test_a_token_is_written_nowhere(
