@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,45 @@ def as_json(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def begin(*words: str, cwd: Path) -> subprocess.Popen[str]:
-    """A process that answers the files of many/ in parts of about fifty."""
-    small = "import sys\nfrom parallel_tunes import __main__, predicting\npredicting.PART_S = 0.5\n__main__.main(sys.argv[1:])"
-    command = [sys.executable, "-c", small, "predict", "parallel.engines=0", *words, "--", "many"]
-    return subprocess.Popen(
-        command, cwd=cwd, env=launch()[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+PAUSE = """
+import pathlib, signal, sys
+from parallel_tunes import __main__, predicting
+
+predicting.PART_S = 0.5
+num_left, keep = int(sys.argv[1]), predicting.Journal.keep
+
+def keep_and_pause(journal, answered):
+    global num_left
+    keep(journal, answered)
+    num_left -= 1
+    if not num_left:
+        pathlib.Path("paused").touch()
+        signal.pause()
+
+predicting.Journal.keep = keep_and_pause
+__main__.main(sys.argv[2:])
+"""
+
+
+def interrupt(number: signal.Signals, num_parts: int, *words: str, cwd: Path) -> tuple[int, str]:
+    """Answer the files of many/ in parts of about fifty, and send a signal once so many are kept, for which the process pauses.
+
+    Returns:
+        The exit code, and what was written to standard error.
+    """
+    command = [sys.executable, "-c", PAUSE, str(num_parts), "predict", "parallel.engines=0", *words, "--", "many"]
+    process = subprocess.Popen(
+        command, cwd=cwd, env=launch()[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-
-
-def count_parts(folder: Path) -> int:
-    return len(list(folder.glob("answers/part-*")))
-
-
-def has_parts(folder: Path, num: int) -> bool:
-    return count_parts(folder) >= num
+    try:
+        wait_until(lambda: (cwd / "paused").exists() or process.poll() is not None, what="parts")
+        (cwd / "paused").unlink()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, errors
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -100,6 +123,7 @@ def test_folders_and_lists_give_one_table_in_three_formats(
         assert [answer["top"][2]["label"], answer["top"][2]["probability"]] == [row["label_3"], row["probability_3"]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 def test_engines_and_threads_say_the_same_and_a_poisoned_file_is_left_out(
     run: Callable[..., int], model: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -184,56 +208,43 @@ def test_a_model_that_changes_is_asked_anew(run: Callable[..., int], workshop: P
     assert read(tmp_path / "logs/predict/p")["metrics"]["num_computed"] == 1
 
 
-@pytest.mark.slow
-def test_killed_and_run_again_it_goes_on(model: str, workshop: Path, tmp_path: Path) -> None:
-    """SIGKILL at a random moment, then SIGINT: nothing is half-written, nothing is done twice, all is answered."""
+def test_killed_and_run_again_it_goes_on(
+    run: Callable[..., int], model: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL, then SIGINT, after some parts: nothing is half-written, nothing is done twice, all is answered."""
+    monkeypatch.setattr(predicting, "PART_S", 0.5)
     corpus, many = sorted((workshop / "logs/synth/corpus").rglob("*.wav")), tmp_path / "many"
     many.mkdir()
-    for number in range(1200):
+    for number in range(400):
         os.link(corpus[number % 80], many / f"{number:04}.wav")
+    words = ("predict", model, "parallel.engines=0", "run.name={}", "--", "many")
+    assert run(*(word.format("whole") for word in words)) == 0
+    whole = (tmp_path / "logs/predict/whole/predictions.csv").read_text()
+    assert len(whole.splitlines()) == 401
     chance = random.Random(KILLS)
-
-    with begin(model, "run.name=whole", cwd=tmp_path) as process:
-        out, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0
-    assert "1200 files, 0 failed; most probable: " in out
-    whole = read(tmp_path / "logs/predict/whole")
-    assert whole["predictions"] is None
-    table = (tmp_path / "logs/predict/whole/predictions.csv").read_text()
-    assert len(table.splitlines()) == 1201
     for kill in range(KILLS):
         folder = tmp_path / f"logs/predict/p{kill}"
-        for number in (signal.SIGKILL, signal.SIGINT):
-            done = count_parts(folder)
-            with begin(model, f"run.name={folder.name}", cwd=tmp_path) as process:
-                wait_until(partial(has_parts, folder, done + chance.randint(2, 9)), what="parts")
-                process.send_signal(number)
-                _, errors = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 130
+        code, _ = interrupt(signal.SIGKILL, chance.randint(1, 2), model, f"run.name={folder.name}", cwd=tmp_path)
+        assert code == -signal.SIGKILL
+        assert not (folder / "predictions.csv").exists()
+        code, errors = interrupt(signal.SIGINT, chance.randint(1, 2), model, f"run.name={folder.name}", cwd=tmp_path)
+        assert code == 130
         assert "the same command goes on from here" in errors
         here = (folder / "predictions.csv").read_text().splitlines()
-        assert 1 < len(here) < 1201
-        assert set(here) < set(table.splitlines())
-        with begin(model, f"run.name={folder.name}", cwd=tmp_path) as process:
-            process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0
-        assert (folder / "predictions.csv").read_text() == table
-        assert read(folder)["metrics"]["num_computed"] < 1200 - len(here) + 50
+        assert 1 < len(here) < 401
+        assert set(here) < set(whole.splitlines())
+        assert run(*(word.format(folder.name) for word in words)) == 0
+        assert (folder / "predictions.csv").read_text() == whole
+        assert read(folder)["metrics"]["num_computed"] == 401 - len(here)
         shutil.rmtree(folder)
 
 
 def test_an_interrupt_says_how_to_go_on(model: str, workshop: Path, tmp_path: Path) -> None:
-    many = tmp_path / "many"
-    many.mkdir()
-    track = next((workshop / "logs/synth/corpus").rglob("*.wav"))
-    for number in range(900):
-        os.link(track, many / f"{number:04}.wav")
-    with begin(model, cwd=tmp_path) as process:
-        wait_until(lambda: list(tmp_path.glob("logs/predict/*/answers/part-*")), what="a part")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE_S)
+    """Of a run that was given no name."""
+    shutil.copytree(workshop / "logs/synth/corpus", tmp_path / "many", copy_function=os.link)
+    code, errors = interrupt(signal.SIGINT, 1, model, cwd=tmp_path)
     (folder,) = (tmp_path / "logs/predict").iterdir()
-    assert process.returncode == 130
+    assert code == 130
     assert f"the same command with run.name={folder.name} goes on from here" in errors
 
 
