@@ -7,17 +7,46 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the same bits here as in th
 import fcntl
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fakes import PATIENCE_S, ROOT, TINY, Cluster, door
+import torch
+from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let librosa compile what it keeps on disk before there are several workers.
+
+    numba numbers the files it keeps by an index which it has read before: two processes that add to librosa's at the same
+    time have left one that crashes. Our own kernels have names that cannot meet (parallel_tunes/compiled.py).
+    """
+    config, versions = session.config, [version(name) for name in ("librosa", "numba")]
+    if (
+        not config.getoption("numprocesses", None)
+        or config.cache is None
+        or config.cache.get("librosa", None) == versions
+    ):
+        return
+    code = (
+        "import numpy as np; from parallel_tunes.audio.definition import LogMel; from parallel_tunes.audio.descriptors import describe;"
+        "describe(np.random.default_rng(0).standard_normal(44100), LogMel())"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE_S)
+    config.cache.set("librosa", versions)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first, so that none is left to a single worker at the end."""
+    """Keep a file, and all that needs the one Slurm, on one worker; begin with what takes longest."""
+    for item in items:
+        group = "slurm" if item.get_closest_marker("slurm") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
     ranks: dict[Path, int] = {}
     for item in items:
         rank = 0 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 2
@@ -31,53 +60,99 @@ def run(tmp_path: Path) -> Callable[..., int]:
     return partial(door, cwd=tmp_path)
 
 
+Make = Callable[[Path], object]
+
+
 @pytest.fixture(scope="session")
-def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder with a small corpus, its shards and a model, made once through the door."""
-    if worker_id == "master":
-        return _furnish(tmp_path_factory.mktemp("furnished"))
-    shared = tmp_path_factory.getbasetemp().parent / "furnished"
-    made = shared.with_suffix(".made")
-    with shared.with_suffix(".lock").open(
-        "w"
-    ) as lock:  # the first worker makes it, where it stays: models name its path
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            shared.mkdir(exist_ok=True)
-            _furnish(shared)
-            made.touch()
-    return shared
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Make], Path]:
+    """Makes a folder by a function, once a test run: by the first worker that asks for it, while the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def make_once(name: str, make: Make) -> Path:
+        folder, made = base / name, base / f"{name}.made"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def furnished(once: Callable[[str, Make], Path]) -> Path:
+    """A folder with a small corpus, its shards and a model, made by the command line; tests only read it."""
+
+    def furnish(folder: Path) -> None:
+        data = ["data=synthetic", "data.root=logs/synth/corpus"]
+        assert door("synth", "num_artists=4", "tracks_per_artist=2", "duration_s=2", "run.name=corpus", cwd=folder) == 0
+        assert door("preprocess", *data, "run.name=corpus", cwd=folder) == 0
+        assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, cwd=folder) == 0
+
+    return once("furnished", furnish)
 
 
 @pytest.fixture(scope="module")
 def workshop(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of `furnished` for one file of tests: its runs meet no other file's of the same name."""
+    """Links to what is in `furnished`, for one file of tests: its runs meet no other file's of the same name."""
     folder = tmp_path_factory.mktemp("workshop")
-    return shutil.copytree(furnished, folder, dirs_exist_ok=True)
-
-
-def _furnish(folder: Path) -> Path:
-    data = ["data=synthetic", "data.root=logs/synth/corpus"]
-    assert door("synth", "num_artists=4", "tracks_per_artist=2", "duration_s=2", "run.name=corpus", cwd=folder) == 0
-    assert door("preprocess", *data, "run.name=corpus", cwd=folder) == 0
-    assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, cwd=folder) == 0
-    return folder
+    return shutil.copytree(furnished, folder, copy_function=os.link, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small tables of listens, logs/synth/l, and their columns, logs/preprocess/l; tests only read them."""
+def worlds(furnished: Path, once: Callable[[str, Make], Path]) -> Worlds:
+    """What each rank found in a named check of worlds.py; a world of each size is started once a test run, in `furnished`."""
+
+    def ask(ranks: int, check: str) -> list[Any]:
+        def start(folder: Path) -> None:
+            torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+            command = [sys.executable, *torchrun, str(ROOT / "tests/worlds.py"), str(folder)]
+            with (folder / "output").open("w") as output:
+                subprocess.run(
+                    command,
+                    cwd=furnished,
+                    env=launch()[1],
+                    stdout=output,
+                    stderr=output,
+                    timeout=PATIENCE_S,
+                    check=False,
+                )
+
+        folder = once(f"world-{ranks}", start)
+        files = [folder / f"{check}-{rank}.pt" for rank in range(ranks)]
+        assert all(file.exists() for file in files), (folder / "output").read_text()
+        return [torch.load(file, weights_only=True) for file in files]
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def listens(once: Callable[[str, Make], Path]) -> Path:
+    """A folder with small tables of listens, their columns and a model, all named `l`; tests only read it."""
+
+    def listen(folder: Path) -> None:
+        data, small = ["data=kkbox", "data.root=logs/synth/l"], ["train.batch=500", "train.num_epochs=1"]
+        assert door("synth", "kind=listens", "num_rows=6000", "run.name=l", cwd=folder) == 0
+        assert door("preprocess", *data, "run.name=l", cwd=folder) == 0
+        assert door("train", "task=relisten", *data, *small, "task.resamples=20", "run.name=l", cwd=folder) == 0
+
+    return once("listens", listen)
+
+
+@pytest.fixture(scope="module")
+def heard(listens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Links to what is in `listens`, for one file of tests."""
     folder = tmp_path_factory.mktemp("heard")
-    assert door("synth", "kind=listens", "num_rows=6000", "run.name=l", cwd=folder) == 0
-    assert door("preprocess", "data=kkbox", "data.root=logs/synth/l", "run.name=l", cwd=folder) == 0
-    return folder
+    return shutil.copytree(listens, folder, copy_function=os.link, dirs_exist_ok=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def relisten_model(heard: Path) -> Path:
-    """The model folder of a small network trained on the tables of `heard`; tests only read it."""
-    words = ["data=kkbox", "data.root=logs/synth/l", "train.batch=500", "train.num_epochs=1", "task.resamples=20"]
-    assert door("train", "task=relisten", *words, "run.name=l", cwd=heard) == 0
+    """The model folder of a small network trained on the tables of `heard`."""
     return heard / "logs/train/l/model"
 
 

@@ -1,17 +1,14 @@
-"""Batch norm over the global batch. As a script under torchrun: one backward pass of a world, saved for the tests."""
+"""Batch norm over the global batch."""
 
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from fakes import PATIENCE_S, ROOT, launch
+from fakes import ROOT, Worlds
 from torch import Tensor, nn
 
 from parallel_tunes.config_train import TrainConfig
@@ -132,7 +129,7 @@ def test_autocast_keeps_statistics_in_full_precision() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def learn(mesh: Mesh) -> dict[str, dict[str, Tensor]]:
+def learn(mesh: Mesh, folder: Path | None = None) -> dict[str, dict[str, Tensor]]:
     """What a backward pass of the learner makes of this rank's part: gradients, buffers, and what the model then says."""
     torch.manual_seed(3)
     model = GenreCNN(3, [16, 6])  # the first of which is fused with what follows
@@ -150,36 +147,14 @@ def learn(mesh: Mesh) -> dict[str, dict[str, Tensor]]:
     return {"grads": grads, "buffers": dict(model.named_buffers()), "says": {"": learner.predict(draw(7, 12, 9))}}
 
 
-def run_world(ranks: int, folder: Path) -> list[dict[str, Any]]:
-    _, environment = launch(ranks=ranks)
-    path = f"{ROOT}:{ROOT / 'tests'}"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words = [sys.executable, *torchrun, __file__, str(folder)]
-    done = subprocess.run(
-        words, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_unequal_parts_learn_as_the_whole_batch_does(ranks: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_unequal_parts_learn_as_the_whole_batch_does(ranks: int, worlds: Worlds) -> None:
     """Through DDP, with a rank whose only sample is a stand-in; the whole batch goes through nn.BatchNorm2d."""
     mesh = Mesh()
     mesh.start("cpu", 10)
     wanted = learn(mesh)
-    found = run_world(ranks, tmp_path)
+    found = worlds(ranks, "learn")
     for rank in found:
         for kind, tensors in wanted.items():
             assert_close(rank[kind], tensors)
             assert all(torch.equal(rank[kind][name], found[0][kind][name]) for name in tensors)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    world = Mesh()
-    world.start("cpu", 60)
-    learnt = learn(world)
-    torch.save(learnt, Path(sys.argv[1]) / f"{world.rank}.pt")
-    world.stop()

@@ -1,8 +1,7 @@
-"""torchrun … sharing.py FOLDER: each rank solves the same problems and writes the weights that it has found."""
+"""Problems that several ranks solve together."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +46,7 @@ def learner(**changed: object) -> MarginConfig:
     return schema.build(MarginConfig, schema.defaults("learner", str(changed.get("name", "numba"))) | changed)
 
 
-def solve_all(mesh: Mesh) -> dict[str, Floats]:
+def solve_all(mesh: Mesh, folder: Path | None = None) -> dict[str, Floats]:
     """The weights of all problems."""
     found = {}
     for key, (rows, name, solver) in SHARED.items():
@@ -55,10 +54,3 @@ def solve_all(mesh: Mesh) -> dict[str, Floats]:
         assert solution.is_certified, f"{key}: {solution.gap}"
         found[key] = solution.w
     return found
-
-
-if __name__ == "__main__":
-    world = Mesh()
-    world.start("cpu", 60)
-    np.savez(Path(sys.argv[1]) / f"{world.rank}.npz", *solve_all(world).values())
-    world.stop()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from fakes import PATIENCE_S, ROOT, launch
+from fakes import Worlds
 from margin_problems import Problem, answer
 from numpy.testing import assert_allclose
 from sharing import learner, solve_all
@@ -80,17 +75,10 @@ def test_numbers_are_as_long_as_the_tolerance_needs() -> None:
 
 
 @pytest.mark.slow
-def test_weights_are_the_same_on_three_ranks(tmp_path: Path) -> None:
+def test_weights_are_the_same_on_three_ranks(worlds: Worlds) -> None:
     """Some problems leave a rank without a row, or without a row of a class; all ranks end with the same bits."""
-    alone, ranks = solve_all(MESH), 3
-    script = str(Path(__file__).with_name("sharing.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script]
-    environment = launch()[1] | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests/train")))}
-    done = subprocess.run(
-        [*command, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = [list(np.load(tmp_path / f"{rank}.npz").values()) for rank in range(ranks)]
-    for (key, wanted), first, *others in zip(alone.items(), *found, strict=True):
+    alone, ranks = solve_all(MESH), worlds(3, "solve_all")
+    for key, wanted in alone.items():
+        first, *others = (rank[key] for rank in ranks)
         assert_allclose(first, wanted, atol=1e-6 * np.abs(wanted).max(), err_msg=key)
         assert all(other.tobytes() == first.tobytes() for other in others), key

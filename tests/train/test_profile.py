@@ -1,4 +1,4 @@
-"""Profiling. As a script under torchrun: the same training of a world twice, with and without a profile."""
+"""Profiling."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import csv
 import gzip
 import itertools
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import PATIENCE_S, ROOT, TINY, corpus_of, door, launch, ptunes, without_times
+from fakes import TINY, Worlds, corpus_of, door, ptunes, without_times
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._C._autograd import _profiler_enabled
@@ -224,19 +222,11 @@ def test_accumulated_batches_are_profiled(workshop: Path, tmp_path: Path) -> Non
     assert (counts["step"], counts["forward"], counts["backward"], counts["optimizer"]) == (7, 14, 14, 7)
 
 
-@pytest.mark.slow
-def test_two_ranks_tell_what_their_all_reduces_take(workshop: Path, tmp_path: Path) -> None:
-    _, environment = launch()
-    path = f"{ROOT}:{ROOT}/tests"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    given = [sys.executable, *torchrun, __file__, str(tmp_path)]
-    done = subprocess.run(
-        given, cwd=workshop, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert learnt(tmp_path / "true") == learnt(tmp_path / "false")
-    for rank, steps in enumerate(check_profile(tmp_path / "true", 2, 7)):
-        trace = gzip.decompress((tmp_path / f"true/profile/trace-rank{rank}.json.gz").read_bytes())
+def test_two_ranks_tell_what_their_all_reduces_take(worlds: Worlds) -> None:
+    folder = Path(worlds(2, "train_twice")[0])
+    assert learnt(folder / "true") == learnt(folder / "false")
+    for rank, steps in enumerate(check_profile(folder / "true", 2, 7)):
+        trace = gzip.decompress((folder / f"true/profile/trace-rank{rank}.json.gz").read_bytes())
         events = json.loads(trace)["traceEvents"]
         waits = [event["dur"] / 1000 for event in events if event["name"] == "all_reduce"]
         assert len(waits) == 7 * 2 * 2  # two batch norms, in both passes
@@ -292,19 +282,13 @@ def test_few_steps_are_recorded_once(num: int, accumulate: int, num_recorded: in
     assert not any(_profiler_enabled() for _ in profile.follow((number for number in range(num)), num))
 
 
-def train_twice(folder: Path) -> None:
-    """The training of the workshop, where this process is, in batches of 4."""
+def train_twice(mesh: Mesh, folder: Path) -> str:
+    """The training of the workshop in batches of 4, with and without a profile; the folder of both runs."""
     tree = yaml.safe_load(Path("logs/train/tiny/config.yaml").read_text())
     del tree["job"]
     tree["train"] |= {"batch": 4, "num_epochs": 1}
-    mesh = Mesh()
-    mesh.start("cpu", 60)
     for profiled in (True, False):
         tree["train"]["profile"] = profiled
         tree["run"]["dir"] = str(folder / str(profiled).lower())
         assert session.run_job("train", JOBS["train"], build(TrainJob, tree), mesh=mesh) == 0
-    mesh.stop()
-
-
-if __name__ == "__main__":
-    train_twice(Path(sys.argv[1]))
+    return str(folder)

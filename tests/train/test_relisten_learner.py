@@ -1,16 +1,14 @@
-"""Learning from listens. As a script under torchrun: a training of a world, and what came of it."""
+"""Learning from listens."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import ROOT, assert_same_on_threads, launch
+from fakes import Worlds, assert_same_on_threads
 from torch import Tensor
 
 from parallel_tunes.models.relisten_net import RelistenNet, RelistenSeed
@@ -167,17 +165,25 @@ def test_a_batch_of_rows_is_split_and_cut() -> None:
     assert torch.equal(repeated.numbers[20:], listens()[0].numbers[:5])
 
 
-def test_two_ranks_learn_as_one(tmp_path: Path) -> None:
+def learn_here(world: Mesh, folder: Path) -> dict[str, Any]:
+    """A training of a world, and what came of it."""
+    ours = learner(world)
+    ours.settle(batch_of(torch.arange(9), 9))
+    seen = [sums.values for sums in train(ours, 0, 4)]
+    part = ours.gradient(batch_of(torch.arange(100)[world.rank :: 2], 100))
+    some = (torch.tensor([4, 5]), torch.ones(2, 3))
+    if not world.is_first:
+        some = (torch.tensor([0, 4, 9]), torch.tensor([[1.0], [2.0], [2.0]]).expand(3, 3).contiguous())
+    rows, values = sum_rows(*some, world)
+    gradient = world.sum(part.double()).float() / 2
+    return {"weights": ours.weights(), "sums": seen, "gradient": gradient, "rows": rows, "values": values}
+
+
+def test_two_ranks_learn_as_one(worlds: Worlds) -> None:
     """Though their parts are unequal and they touch different rows of the table."""
-    _, environment = launch(ranks=2)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [sys.executable, *torchrun, __file__, str(tmp_path)]
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
     one = learner(alone())
     sums = train(one, 0, 4)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = worlds(2, "learn_here")
     for rank in ranks:
         torch.testing.assert_close(rank["weights"], one.weights(), rtol=2e-4, atol=2e-6)
         assert all(torch.equal(tensor, ranks[0]["weights"][name]) for name, tensor in rank["weights"].items())
@@ -189,25 +195,3 @@ def test_two_ranks_learn_as_one(tmp_path: Path) -> None:
     assert values.sum() == 6
     assert ranks[0]["rows"].tolist() == ranks[1]["rows"].tolist() == [0, 4, 5, 9]
     assert ranks[0]["values"][:, 0].tolist() == [1.0, 3.0, 1.0, 2.0]
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    world = Mesh()
-    world.start("cpu", 60)
-    ours = learner(world)
-    ours.settle(batch_of(torch.arange(9), 9))
-    seen = [sums.values for sums in train(ours, 0, 4)]
-    all_ids = torch.arange(100)
-    part = ours.gradient(batch_of(all_ids[world.rank :: 2], 100))
-    some = (torch.tensor([4, 5]), torch.ones(2, 3)) if world.is_first else (torch.tensor([0, 4, 9]), torch.ones(3, 3))
-    some = some if world.is_first else (some[0], some[1] * torch.tensor([[1.0], [2.0], [2.0]]))
-    summed = sum_rows(*some, world)
-    torch.save(
-        {
-            "weights": ours.weights(), "sums": seen, "gradient": world.sum(part.double()).float() / 2,
-            "rows": summed[0], "values": summed[1],
-        },
-        Path(sys.argv[1]) / f"{world.rank}.pt",
-    )  # fmt: skip
-    world.stop()

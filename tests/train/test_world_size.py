@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fakes import TINY, corpus_of, door, ptunes
+from fakes import PATIENCE_S, TINY, Worlds, corpus_of
 from torch import Tensor
 
+from parallel_tunes import session
+from parallel_tunes.__main__ import compose
+from parallel_tunes.jobs import JOBS
+from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.train.learner import Batch, Mixed
 
 Row = dict[str, Any]
@@ -28,35 +34,41 @@ ALL_DRAWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def curve(workshop: Path) -> Callable[..., list[Row]]:
-    """Epochs of a training in float64 with all draws, 54 steps in all; each training is done once."""
-    done: dict[tuple[str, ...], list[Row]] = {}
+def train_here(mesh: Mesh, folder: Path, *more: str, name: str = "curve") -> list[Row]:
+    """The epochs of a training in float64 with all draws, 24 steps in all, on the ranks of a mesh."""
+    words = [*corpus_of(Path.cwd()), *TINY, *ALL_DRAWS, "train.batch=7", "train.num_epochs=4", *more]
+    cfg = compose("train", [*words, f"run.dir={folder / name}"])
+    assert session.run_job("train", JOBS["train"], cfg, mesh=mesh) == 0
+    return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
-    def train(ranks: int, *more: str) -> list[Row]:
-        key = (str(ranks), *more)
-        if key not in done:
-            name = f"world-{len(done)}"
-            words = ["train", *corpus_of(workshop), *TINY, *ALL_DRAWS, "train.batch=7", "train.num_epochs=9"]
-            if ranks > 1:
-                ptunes(*words, *more, f"run.name={name}", cwd=workshop, ranks=ranks)
-            else:
-                num_threads = torch.get_num_threads()
-                torch.set_num_threads(1)  # in float64, threads that share their cores with other tests spin for long
-                try:
-                    assert door(*words, *more, f"run.name={name}", cwd=workshop) == 0
-                finally:
-                    torch.set_num_threads(num_threads)
-            lines = (workshop / "logs/train" / name / "metrics.jsonl").read_text().splitlines()
-            done[key] = [json.loads(line) for line in lines]
-        return done[key]
+
+def accumulate_here(mesh: Mesh, folder: Path) -> list[Row]:
+    return train_here(mesh, folder, "model.norm=group", "train.accumulate=2", name="accumulated")
+
+
+@pytest.fixture(scope="module")
+def alone(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Row]]:
+    """The same training in this process, a world of one; each variant is trained once."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    @cache
+    def train(*more: str) -> list[Row]:
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # in float64, threads that share their cores with other tests spin for long
+        try:
+            with contextlib.chdir(furnished):
+                mesh = Mesh()
+                mesh.start("cpu", PATIENCE_S)
+                return train_here(mesh, folder, *more, name=f"curve-{len(more)}")
+        finally:
+            torch.set_num_threads(num_threads)
 
     return train
 
 
 def assert_alike(found: list[Row], wanted: list[Row]) -> None:
     """The same samples with the same draws, and losses that agree to 1e-9; what is counted is equal."""
-    assert wanted[-1]["step"] == 54
+    assert wanted[-1]["step"] == 24
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours["samples"] == theirs["samples"]
         for split in ("train", "valid"):
@@ -65,22 +77,21 @@ def assert_alike(found: list[Row], wanted: list[Row]) -> None:
             assert ours[split]["loss"] == pytest.approx(theirs[split]["loss"], abs=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_curves_are_the_same_on_every_world_size(ranks: int, curve: Callable[..., list[Row]]) -> None:
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+def test_curves_are_the_same_on_every_world_size(ranks: int, worlds: Worlds, alone: Callable[..., list[Row]]) -> None:
     """With synchronised batch norm, dropout, mixup and masks; at 4 ranks some batches leave a rank without a pair of samples."""
-    wanted = curve(1)
+    wanted = alone()
     assert wanted[-1]["train"]["loss"] < wanted[0]["train"]["loss"]
-    assert_alike(curve(ranks), wanted)
+    assert_alike(worlds(ranks, "train_here")[0], wanted)
 
 
 @pytest.mark.slow
-def test_curves_are_the_same_however_a_batch_is_accumulated(curve: Callable[..., list[Row]]) -> None:
+def test_curves_are_the_same_however_a_batch_is_accumulated(worlds: Worlds, alone: Callable[..., list[Row]]) -> None:
     """With a normalisation that knows a sample alone: batch norms see the parts."""
-    wanted = curve(1, "model.norm=group")
-    assert wanted != curve(1)
-    assert_alike(curve(1, "model.norm=group", "train.accumulate=4"), wanted)
-    assert_alike(curve(3, "model.norm=group", "train.accumulate=2"), wanted)
+    wanted = alone("model.norm=group")
+    assert wanted != alone()
+    assert_alike(alone("model.norm=group", "train.accumulate=4"), wanted)
+    assert_alike(worlds(3, "accumulate_here")[0], wanted)
 
 
 def make_batch(num: int, num_global: int) -> Batch:
@@ -90,9 +101,7 @@ def make_batch(num: int, num_global: int) -> Batch:
     return Batch(ids, ids, torch.ones(num), ids, num_global, ids, mixed)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("num_global", [5, 7, 12])
-@pytest.mark.parametrize("num", [1, 2, 4, 9])
+@pytest.mark.parametrize(("world_size", "num_global", "num"), [(1, 5, 2), (2, 7, 4), (3, 5, 9), (3, 12, 2), (5, 7, 4)])
 def test_parts_hold_every_sample_once_and_are_as_many_on_every_rank(world_size: int, num_global: int, num: int) -> None:
     counts, seen = set[int](), 0
     for rank in range(world_size):
