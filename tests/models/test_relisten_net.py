@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def plain(model: RelistenNet, codes: Tensor, numbers: Tensor) -> Tensor:
     return torch.as_tensor(logits + (first[:, h:] * second[:, h:]).sum(1))
 
 
-@pytest.mark.parametrize("num", [1, 127, 300])
+@pytest.mark.parametrize("num", [1, 300])
 def test_compiled_torch_and_plain_agree(num: int) -> None:
     codes, numbers, targets, shares = rows(num=num)
     found = []
@@ -179,10 +180,9 @@ def test_without_columns_and_numbers() -> None:
     assert gradients(model)["table"].abs().sum() > 0
 
 
-@pytest.mark.parametrize("column", range(5))
-def test_codes_that_are_not_known_are_refused(column: int) -> None:
+def test_codes_that_are_not_known_are_refused() -> None:
     """Compiled code would read beyond its arrays."""
-    for bad in (-1, 1000):
+    for column, bad in product(range(5), (-1, 1000)):
         codes, numbers, *_ = rows()
         codes[7, column] = bad
         with pytest.raises(IndexError, match="known"):

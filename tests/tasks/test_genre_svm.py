@@ -79,8 +79,7 @@ def test_a_ring_is_told_by_the_radial_kernel_alone(tmp_path: Path) -> None:
     assert accuracy(line, flat) < 0.9
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-@pytest.mark.parametrize("pca", ["null", "3", "0.9"])
+@pytest.mark.parametrize(("kernel", "pca"), [("linear", "0.9"), ("rbf", "null")])
 def test_nothing_but_training_tracks_is_learnt_from(kernel: str, pca: str, tmp_path: Path) -> None:
     """Scale, components, C, gamma and weights stay when all other tracks change."""
     table, words = draw_table(90), (f"learner.kernel={kernel}", f"learner.pca={pca}")
@@ -128,22 +127,18 @@ def test_twins_on_both_sides_are_said(tmp_path: Path) -> None:
     assert not make(twins, tmp_path, "split=random", "split.drop_duplicates=true")[0].split.warnings
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words", "says"),
-    [
-        (lambda t: t.drop(columns="label"), (), "no column label or genre"),
-        (lambda t: t.assign(label="blues"), (), "the training tracks have 1 genres"),
-        (lambda t: t.drop(columns="rms_mean"), (), "no column 'rms_mean'"),
-        (lambda t: t, ("learner.pca=58",), "learner.pca=58: 57 columns of"),
-        (lambda t: t, ("learner.pca=2.5",), "whole number of components"),
-        (lambda t: t, ("learner.candidates=[]",), "expected a list"),
-    ],
-)
-def test_bad_input_is_one_line(
-    spoil: Callable[[pd.DataFrame], pd.DataFrame], words: tuple[str, ...], says: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=says):
-        make(spoil(draw_table(60)), tmp_path, *words)
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    table = draw_table(60)
+    bad: list[tuple[pd.DataFrame, tuple[str, ...], str]] = [
+        (table.drop(columns="label"), (), "no column label or genre"),
+        (table.assign(label="blues"), (), "the training tracks have 1 genres"),
+        (table.drop(columns="rms_mean"), (), "no column 'rms_mean'"),
+        (table, ("learner.pca=58",), "learner.pca=58: 57 columns of"),
+        (table, ("learner.candidates=[]",), "expected a list"),
+    ]
+    for spoilt, words, says in bad:
+        with pytest.raises(UserError, match=says):
+            make(spoilt, tmp_path, *words)
 
 
 def read(path: Path) -> Any:

@@ -13,12 +13,12 @@ from parallel_tunes.tasks import listen_judging
 
 
 @pytest.fixture
-def listens(heard: Path) -> Listens:
+def columns(heard: Path) -> Listens:
     return Listens(heard / "logs/preprocess/l")
 
 
-def test_scores_are_those_of_scikit_learn(listens: Listens) -> None:
-    made = planned(listens)
+def test_scores_are_those_of_scikit_learn(columns: Listens) -> None:
+    made = planned(columns)
     rows = made.rows["test"]
     targets = made.targets[rows]
     chances = np.clip(0.3 * targets + np.random.default_rng(0).random(len(rows)) * 0.7, 0.01, 0.99)
@@ -44,8 +44,8 @@ def test_calibration_of_what_is_calibrated() -> None:
     assert sum(row["n"] for row in listen_judging.calibrate(chances, targets)["reliability"]) == 20000
 
 
-def test_slices_are_the_rows_they_say(listens: Listens) -> None:
-    made = planned(listens)
+def test_slices_are_the_rows_they_say(columns: Listens) -> None:
+    made = planned(columns)
     rows = made.rows["test"]
     found = listen_judging.judge_slices(made, rows, np.full(len(rows), 0.6), 20, 20)
     train = made.codes[made.rows["train"]]
@@ -61,13 +61,13 @@ def test_slices_are_the_rows_they_say(listens: Listens) -> None:
     assert (found["user and song in 20 earlier rows or more"] or {"n": 0})["n"] == warm
 
 
-def test_baselines_know_only_what_came_before(listens: Listens) -> None:
-    made = planned(listens)
+def test_baselines_know_only_what_came_before(columns: Listens) -> None:
+    made = planned(columns)
     found = listen_judging.judge_baselines(made, made.rows["test"], 20, 10.0)
     assert found["share of the training rows"]["auc"] == pytest.approx(0.5)
     assert found["the user's earlier rate"]["auc"] > 0.6
     assert {"song_rate", "user_rate"} <= set(NAMES)
-    alone = planned(listens, "features=static")
+    alone = planned(columns, "features=static")
     for name in ("song_rate", "user_rate"):
         kept, again = (listen_judging.find_rates(plan, name, 10.0) for plan in (made, alone))
         np.testing.assert_allclose(kept, again, atol=1e-6)

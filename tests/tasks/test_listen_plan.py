@@ -18,7 +18,7 @@ from parallel_tunes.tasks.relisten import make_plan
 
 
 @pytest.fixture
-def listens(heard: Path) -> Listens:
+def columns(heard: Path) -> Listens:
     return Listens(heard / "logs/preprocess/l")
 
 
@@ -27,8 +27,8 @@ def job(*words: str) -> RelistenJob:
     return made
 
 
-def planned(listens: Listens, *words: str) -> ListenPlan:
-    return make_plan(job(*words), listens)
+def planned(columns: Listens, *words: str) -> ListenPlan:
+    return make_plan(job(*words), columns)
 
 
 def source_of(made: ListenPlan, rank: int = 0, world_size: int = 1, **more: Any) -> ListenSource:
@@ -38,30 +38,27 @@ def source_of(made: ListenPlan, rank: int = 0, world_size: int = 1, **more: Any)
     return ListenSource(made, mesh, batch=1000, seed=3, **more)
 
 
-def test_time_comes_in_order_and_random_does_not(listens: Listens) -> None:
-    rows = planned(listens).rows
+def test_time_comes_in_order_and_random_does_not(columns: Listens) -> None:
+    rows = planned(columns).rows
     assert {name: len(part) for name, part in rows.items()} == {"train": 4200, "valid": 600, "test": 1200}
     assert rows["train"].max() < rows["valid"].min() <= rows["valid"].max() < rows["test"].min()
-    mixed = planned(listens, "split=random").rows
+    mixed = planned(columns, "split=random").rows
     assert sorted(np.concatenate(list(mixed.values()))) == list(range(6000))
     assert mixed["train"].max() > mixed["test"].min()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
+def test_splits_that_cannot_be_are_one_line() -> None:
+    for words, said in (
         (("split=grouped",), "split=grouped"),
         (("split.train=0.9",), "add up to 1"),
         (("split.train=0", "split.valid=0.5", "split.test=0.5"), "no row to learn from"),
-    ],
-)
-def test_splits_that_cannot_be_are_one_line(words: tuple[str, ...], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        draw_rows(1000, job(*words).split)
+    ):
+        with pytest.raises(UserError, match=said):
+            draw_rows(1000, job(*words).split)
 
 
-def test_what_the_training_rows_lack_is_unseen_whatever_the_tables_hold(listens: Listens) -> None:
-    made = planned(listens, "model.min_count=1")
+def test_what_the_training_rows_lack_is_unseen_whatever_the_tables_hold(columns: Listens) -> None:
+    made = planned(columns, "model.min_count=1")
     seen = np.unique(made.codes[made.rows["train"], 0])
     lookup = made.users.lookups["user"]
     others = np.setdiff1d(np.arange(1, len(lookup)), seen)
@@ -74,14 +71,14 @@ def test_what_the_training_rows_lack_is_unseen_whatever_the_tables_hold(listens:
     np.testing.assert_array_equal(made.is_known("user"), np.isin(made.codes[:, 0], seen))
 
 
-def test_later_rows_change_nothing_that_training_rows_see(listens: Listens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_rows_change_nothing_that_training_rows_see(columns: Listens, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scalers, lookups and causal features of the training rows are the same if all later labels are turned around."""
-    before = planned(listens)
-    turned = listens.target.copy()
+    before = planned(columns)
+    turned = columns.target.copy()
     last = before.rows["train"][-1]
-    turned[last + 1 : listens.num_labelled] = 1 - turned[last + 1 : listens.num_labelled]
-    monkeypatch.setattr(listens, "target", turned)
-    after = planned(listens)
+    turned[last + 1 : columns.num_labelled] = 1 - turned[last + 1 : columns.num_labelled]
+    monkeypatch.setattr(columns, "target", turned)
+    after = planned(columns)
     train = before.rows["train"]
     np.testing.assert_array_equal(before.numbers[train], after.numbers[train])
     np.testing.assert_array_equal(before.codes, after.codes)
@@ -89,8 +86,8 @@ def test_later_rows_change_nothing_that_training_rows_see(listens: Listens, monk
     assert not np.array_equal(before.numbers[last + 2 :], after.numbers[last + 2 :])
 
 
-def test_the_scale_is_that_of_the_training_rows(listens: Listens) -> None:
-    made = planned(listens)
+def test_the_scale_is_that_of_the_training_rows(columns: Listens) -> None:
+    made = planned(columns)
     train = made.numbers[made.rows["train"]]
     np.testing.assert_allclose(train.mean(0, dtype=np.float64), 0, atol=1e-4)
     deviation = train.std(0, dtype=np.float64)
@@ -107,16 +104,15 @@ def test_missing_numbers_become_the_mean() -> None:
     np.testing.assert_allclose(Scale.fit(values, np.array([0, 1])).center, [2, 5])
 
 
-def test_kinds_of_features(listens: Listens) -> None:
-    static, causal, all_rows = (planned(listens, f"features={kind}") for kind in ("static", "causal", "transductive"))
+def test_kinds_of_features(columns: Listens) -> None:
+    static, causal, all_rows = (planned(columns, f"features={kind}") for kind in ("static", "causal", "transductive"))
     assert static.numbers.shape[1] == 0
     assert set(causal.number_names) < set(all_rows.number_names)
     assert len({made.digest for made in (static, causal, all_rows)}) == 3
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_the_global_batch_is_the_same_on_every_world_size(world_size: int, listens: Listens) -> None:
-    made = planned(listens)
+def test_the_global_batch_is_the_same_on_every_world_size(columns: Listens) -> None:
+    made, world_size = planned(columns), 3
     alone = list(source_of(made).train(2, 0))
     shared = [list(source_of(made, rank, world_size).train(2, 0)) for rank in range(world_size)]
     assert len(alone) == 5

@@ -14,7 +14,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.tasks import findings
 from parallel_tunes.tasks.margin_fit import Goal, choose_candidate, fit, fit_once, list_folds
 
-DRAWS = int(os.environ.get("PT_SOAK", "15"))  # 100 were tried when this was written
+DRAWS = int(os.environ.get("PT_SOAK", "3"))  # 100 were tried when this was written
 
 
 def test_folds_keep_groups_apart_and_cover_all_tracks() -> None:
@@ -64,11 +64,11 @@ def test_counts_stand_for_rows_listed_as_often() -> None:
     assert weighted.weights == pytest.approx(listed.weights, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize(("values", "says"), [(np.zeros(50), "none of 50 training tracks"), (np.ones(50), "all of 50")])
-def test_one_class_alone_is_refused(values: np.ndarray, says: str) -> None:
+def test_one_class_alone_is_refused() -> None:
     features = np.random.default_rng(0).normal(size=(50, 2))
-    with pytest.raises(UserError, match=says):
-        fit(make_ground(features), Goal("binary", values, ["quiet", "loud"]), np.arange(50), np.arange(0), C=1.0)
+    for values, says in ((np.zeros(50), "none of 50 training tracks"), (np.ones(50), "all of 50")):
+        with pytest.raises(UserError, match=says):
+            fit(make_ground(features), Goal("binary", values, ["quiet", "loud"]), np.arange(50), np.arange(0), C=1.0)
 
 
 def test_a_column_that_is_constant_in_training_is_named() -> None:
@@ -85,8 +85,8 @@ def test_intervals_of_coefficients_hold_the_planted_weights(target: str, tmp_pat
     held = []
     for seed in range(DRAWS):
         made = synthetic_tracks.make(
-            num_tracks=1500,
-            num_artists=700,
+            num_tracks=1000,
+            num_artists=500,
             seed=seed,
             artist_effect=0.0,
             year_effect=0.0,
@@ -100,7 +100,7 @@ def test_intervals_of_coefficients_hold_the_planted_weights(target: str, tmp_pat
             if target == "regression"
             else Goal("binary", (popularity > 50).astype(float), ["a", "b"])
         )
-        job = make_job(f"task.target={target}", "task.refits=100")
+        job = make_job(f"task.target={target}", "task.refits=60")
         ground = replace(make_ground(tracks.features), names=tracks.names)
         rows = np.arange(len(popularity))
         fitted = fit(ground, goal, rows, rows, C=1.0)

@@ -17,7 +17,7 @@ from parallel_tunes.schema import UserError
 from parallel_tunes.tasks.margin_fit import fit
 from parallel_tunes.tasks.protocols import Case, climb_ladder, judge_baselines, make_case, resamples_of
 
-SEEDS = 3 * int(os.environ.get("PT_SOAK", "1"))
+SEEDS = 2 * int(os.environ.get("PT_SOAK", "1"))
 
 
 def silent(folder: Path) -> Run:
