@@ -12,6 +12,7 @@ from parallel_tunes.schema import key
 class RunConfig:
     dir: Path | None = key("run folder; default logs/<job>/<run.name>")
     name: str | None = key("name of the run; default the Slurm job id, else the start time", verbatim=True)
+    page: bool = key("false: no report.html, figures and lists beside report.json, which take a second or two")
     max_restarts: int = key("a job that Slurm has started again more often than this gives up", low=0)
 
 

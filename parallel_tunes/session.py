@@ -101,6 +101,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
         report = _carry_out(job, cfg, mesh, run, nested)
     if mesh.is_first and report["status"] == "complete":
         job.tell(cfg, report, run)
+        if (run.folder / "report.html").exists():
+            run.log(f"page: {run.folder / 'report.html'}")
     if mesh.is_first:
         print(f"report: {run.folder / 'report.json'}", flush=True)
     mesh.wait()  # nobody leaves, and lets its node be cleared, while rank 0 still writes
@@ -169,7 +171,7 @@ def _carry_out(job: Job, cfg: Any, mesh: Mesh, run: Run, nested: bool) -> Facts:
         run.history.end(status, cause)
         everywhere = {**_place(mesh), "restarts": run.history.summary()}
         report = run.make_report(status, everywhere | facts)
-        if publish and mesh.is_first:
+        if publish and mesh.is_first and cfg.run.page:
             publish(report)
         run.write_report(report)
     if ended:

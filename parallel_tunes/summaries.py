@@ -71,7 +71,6 @@ def say_judged(cfg: TrainJob | EvaluateJob, report: Facts, run: Run) -> None:
         run.log(f"accuracy {judged['accuracy']:.3f} ({interval})")
     if isinstance(cfg, TrainJob):
         run.log(f"model: {run.folder / 'model'}")
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_tables(cfg: SynthTracksJob, report: Facts, run: Run) -> None:
@@ -94,7 +93,6 @@ def say_tracks(cfg: PopularityJob | EvaluateTracksJob | GenreSvmJob, report: Fac
             run.log(f"majority share {judged['majority_share']:.3f}")
     if not isinstance(cfg, EvaluateTracksJob):
         run.log(f"model: {run.folder / 'model'}")
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_explored(cfg: ExploreJob | ExploreTableJob, report: Facts, run: Run) -> None:
@@ -102,7 +100,6 @@ def say_explored(cfg: ExploreJob | ExploreTableJob, report: Facts, run: Run) -> 
     del cfg
     run.log(f"data: {report['data']}")
     run.log(report["verdict"])
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_listens(cfg: SynthListensJob, report: Facts, run: Run) -> None:
@@ -133,7 +130,6 @@ def say_relisten(cfg: RelistenJob | EvaluateListensJob, report: Facts, run: Run)
             )
     if isinstance(cfg, RelistenJob):
         run.log(f"model: {run.folder / 'model'}")
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_ladder(cfg: ListenLadderJob, report: Facts, run: Run) -> None:
@@ -141,7 +137,6 @@ def say_ladder(cfg: ListenLadderJob, report: Facts, run: Run) -> None:
     del cfg
     for row in report["metrics"]["rows"]:
         run.log(f"  {row['name']:30} AUC {with_interval(row['test'], 'auc')}, n = {row['test']['n']}")
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_genre_ladder(cfg: GenreLadderJob, report: Facts, run: Run) -> None:
@@ -152,7 +147,6 @@ def say_genre_ladder(cfg: GenreLadderJob, report: Facts, run: Run) -> None:
         run.log(
             f"  {row['name']:36} accuracy {with_interval(row, 'accuracy')}, n = {row['n']} {row['unit']}{judged_by}"
         )
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def with_interval(judged: Facts, name: str) -> str:
@@ -182,7 +176,6 @@ def say_benchmark(cfg: BenchmarkJob, report: Facts, run: Run) -> None:
 
     for line in to_lines(report):
         run.log(line)
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_scaling(cfg: ScalingJob, report: Facts, run: Run) -> None:
@@ -192,7 +185,6 @@ def say_scaling(cfg: ScalingJob, report: Facts, run: Run) -> None:
     if "launcher" in report or cfg.compare:
         for line in to_lines(report):
             run.log(line)
-        run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_export(cfg: ExportJob | ExportListensJob, report: Facts, run: Run) -> None:
@@ -202,7 +194,6 @@ def say_export(cfg: ExportJob | ExportListensJob, report: Facts, run: Run) -> No
 
     for line in to_lines(report):
         run.log(line)
-    run.log(f"page: {run.folder / 'report.html'}")
 
 
 def say_nothing(cfg: SubmitJob | DoctorJob, report: Facts, run: Run) -> None:

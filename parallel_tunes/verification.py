@@ -32,7 +32,7 @@ class Trial:
 
     def __init__(self, folder: Path, cfg: VerifyJob, allocation: Allocation | None) -> None:
         self.folder, self.allocation = folder, allocation
-        run = replace(cfg.run, dir=folder, name=None)
+        run = replace(cfg.run, dir=folder, name=None, page=False)
         job = TrainJob(**{name: getattr(cfg, name) for name in TrainJob.__dataclass_fields__} | {"run": run})
         self.words = ["train", *to_words(job, "train")]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch
+from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch, needs_real
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -45,6 +45,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file, and all that needs the one Slurm, on one worker; begin with what takes longest."""
     for item in items:
+        if needs_real.mark in item.iter_markers("skipif"):
+            item.add_marker(pytest.mark.real)
         group = "slurm" if item.get_closest_marker("slurm") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
     ranks: dict[Path, int] = {}
@@ -91,7 +93,7 @@ def furnished(once: Callable[[str, Make], Path]) -> Path:
         data = ["data=synthetic", "data.root=logs/synth/corpus"]
         assert door("synth", "num_artists=4", "tracks_per_artist=2", "duration_s=2", "run.name=corpus", cwd=folder) == 0
         assert door("preprocess", *data, "run.name=corpus", cwd=folder) == 0
-        assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, cwd=folder) == 0
+        assert door("train", *data, "train.num_epochs=2", "run.name=tiny", *TINY, "run.page=true", cwd=folder) == 0
 
     return once("furnished", furnish)
 

@@ -38,8 +38,9 @@ TINY = [
     "split.train=0.5",
     "split.valid=0.25",
     "split.test=0.25",
+    "run.page=false",  # most of what so small a training takes
 ]
-UNSIZED = [word for word in TINY if not word.startswith("train.batch")]  # what a study sets itself
+UNSIZED = [word for word in TINY if not word.startswith(("train.batch", "run.page"))]  # what a study sets itself
 
 
 def tone(

@@ -84,8 +84,8 @@ def test_values_become_their_types() -> None:
     built = schema.build(FeaturesConfig, features(clip_s=None, top_db=80))
     assert built.clip_s is None
     assert isinstance(built.top_db, float)
-    run = schema.build(config_run.RunConfig, {"dir": "a b", "name": 7, "max_restarts": 3})
-    assert run == config_run.RunConfig(dir=Path("a b"), name="7", max_restarts=3)
+    run = schema.build(config_run.RunConfig, {"dir": "a b", "name": 7, "page": False, "max_restarts": 3})
+    assert run == config_run.RunConfig(dir=Path("a b"), name="7", page=False, max_restarts=3)
 
 
 def test_plain_and_back() -> None:

@@ -98,7 +98,7 @@ class Study:
     def words(self, launch: Launch) -> list[str]:
         """Job and overrides of the ordinary run that a launch is."""
         cfg, settings, cell = self.cfg, self.cfg.scaling, launch.cell
-        run = replace(cfg.run, dir=self.place(launch), name=None)
+        run = replace(cfg.run, dir=self.place(launch), name=None, page=False)
         if isinstance(cell, PreprocessCell):
             how = replace(cfg.parallel, engines=cell.engines or 0)
             sizes = replace(cfg.preprocess, shard_mib=cell.shard_mib, pictures=False)

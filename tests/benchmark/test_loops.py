@@ -94,11 +94,17 @@ def work() -> loops.Work:
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
-@pytest.mark.parametrize("name", list(loops.LOOPS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.extras if name in ("lightning", "accelerate") else ())
+        for name in loops.LOOPS
+    ],
+)
 def test_loops_go_as_they_are_told(
     name: str, work: loops.Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # an optional extra, which CI installs: there its tests may not be missing
+    # CI installs the extra: there its tests may not be missing
     if name in ("lightning", "accelerate") and importlib.util.find_spec(name) is None and "CI" not in os.environ:
         pytest.skip(f"{name} is not installed: pip install -e '.[bench]'")
     model = GenreCNN(10, [4, 8])

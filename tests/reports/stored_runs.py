@@ -22,7 +22,7 @@ def read(name: str) -> Facts:
 def reopen(stored: Facts, folder: Path) -> Run:
     """The run that a stored report is of, in another folder."""
     run = Run(
-        stored["report"]["job"], RunConfig(dir=None, name=None, max_restarts=1), folder, is_writer=True, started=0
+        stored["report"]["job"], RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0
     )
     run.open()
     run.config = stored["config"]

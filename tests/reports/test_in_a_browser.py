@@ -63,7 +63,7 @@ def measure(folder: Path, pages: dict[str, Path]) -> dict[tuple[str, int], dict[
 
 
 def open_run(folder: Path) -> Run:
-    run = Run("scaling", RunConfig(dir=None, name=None, max_restarts=1), folder, is_writer=True, started=0)
+    run = Run("scaling", RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0)
     run.open()
     return run
 

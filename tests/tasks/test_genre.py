@@ -205,7 +205,7 @@ def test_other_data_or_features_than_the_models_are_refused(
 
 def test_augmentation_is_shown_and_said(workshop: Path) -> None:
     """Every one that is on has its picture and its name; the model's cost is said."""
-    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=1", "run.name=shown"]
+    words = ["train", *corpus_of(workshop), *TINY, "train.num_epochs=1", "run.name=shown", "run.page=true"]
     assert (
         door(
             *words,

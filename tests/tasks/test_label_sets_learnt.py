@@ -26,7 +26,7 @@ from parallel_tunes.train.learner import Batch, Sums
 
 NAMES = ["clicks", "hiss & hum", "tone"]
 WORDS = [
-    "data.root=a|b/music", "data.shards=logs/preprocess/p", "task.multi_label=true", *TINY, "model.widths=[8,16]",
+    "data.root=a|b/music", "data.shards=logs/preprocess/p", "task.multi_label=true", *TINY, "model.widths=[8,16]", "run.page=true",
     "train.lr=0.02",
 ]  # fmt: skip
 

@@ -66,7 +66,7 @@ def _paths(rows: list[tuple[str, str, str, str]], side: str) -> list[str]:
 
 
 def words(corpus: Path, *more: str) -> list[str]:
-    quick = [*TINY, "train.num_epochs=1", "split=lists"]
+    quick = [*TINY, "train.num_epochs=1", "split=lists", "run.page=true"]
     return ["train", "data=synthetic", f"data.root={corpus}", *quick, *more]
 
 

@@ -46,7 +46,7 @@ def draw_model(kind: str = "binary") -> MarginModel:
 
 
 def open_run(folder: Path) -> Run:
-    run = Run("train", RunConfig(dir=None, name=None, max_restarts=1), folder, is_writer=True, started=0.0)
+    run = Run("train", RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0.0)
     assert run.open() is None
     return run
 

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-pytestmark = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("mlflow", "tensorboard"))),
-    reason="an optional extra is not installed: pip install -e '.[tracking]'",
-)
+pytestmark = [
+    pytest.mark.extras,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("mlflow", "tensorboard"))),
+        reason="an optional extra is not installed: pip install -e '.[tracking]'",
+    ),
+]
 BOTH = "train.track=[tensorboard,mlflow]"
 Curves = dict[str, dict[int, float]]  # by name and step
 
