@@ -9,15 +9,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from parallel_tunes.data.material import ALL, Components, Floats, Spectra
 from parallel_tunes.reports.page import BLACK, BLUE, GREY, ORANGE
-from parallel_tunes.reports.popularity_figures import SIGNED, shorten
+from parallel_tunes.reports.popularity_figures import shorten
 from parallel_tunes.reports.scaling.look import MARKS, SMALL, WIDE, Picture, add_legend, set_log
 
+SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", BLUE])
 MOST_BARS = 16
 SKEWED = 10.0  # longest over median, from which an axis is logarithmic
 MOST_COMPONENTS = 30

@@ -9,14 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from parallel_tunes.reports.page import BLACK, BLUE, GREY, ORANGE
 from parallel_tunes.reports.scaling.look import SMALL, WIDE, Facts, Picture, add_legend, set_log
 
-SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", BLUE])
 FEW = 30  # a bin of fewer tracks is drawn hollow
 
 
