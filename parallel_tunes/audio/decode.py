@@ -24,7 +24,7 @@ MAX_CHANNELS = 32
 MAX_RATE_HZ = 768_000
 BLOCK = 1 << 16  # frames mixed and resampled at a time: they stay in the cache
 READ = 1 << 21  # … and decoded
-MARGIN_S = 0.1  # what the resampler wants to hear before a slice
+MARGIN_S = 0.1  # beyond a clip's end, for the resampler
 _MALFORMED = 3  # what libsndfile calls a file that it knows, but that breaks its format's rules
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write into a pipe put for the length
 
@@ -58,28 +58,26 @@ class BadSamplesError(AudioError):
 
 
 class Sound:
-    """A slice of an audio file, mixed to mono and resampled; open until the `with` block ends.
+    """An audio file or its beginning, mixed to mono and resampled; open until the `with` block ends.
 
     Args:
         path: any file that libsndfile reads: wav, au, flac, ogg, opus, mp3, …; m4a where torchcodec is installed.
         sample_rate_hz: sampling rate of the samples given, Hz.
-        start_s: where the slice begins, seconds; what lies before is not decoded.
-        length_s: length of the slice, seconds; by default to the end.
+        length_s: decode only this much from the start, seconds; by default all.
         max_bytes: a larger file is refused.
-        max_s: so is a longer slice, seconds.
+        max_s: so is a longer clip, seconds.
 
     Attributes:
         duration_s: of the whole file, as its header states.
-        num_samples: about how many samples the slice has, at `sample_rate_hz`.
+        num_samples: about how many samples the clip has, at `sample_rate_hz`.
 
     Raises:
         AudioError: here and while it is read: no regular file, not audio, truncated, or beyond the bounds.
     """
 
     def __init__(
-        self, path: Path, *, sample_rate_hz: int, start_s: float = 0.0, length_s: float | None = None, max_bytes: int,
-        max_s: float = MAX_S,
-    ) -> None:  # fmt: skip
+        self, path: Path, *, sample_rate_hz: int, length_s: float | None = None, max_bytes: int, max_s: float = MAX_S
+    ) -> None:
         try:
             check_file(path, max_bytes=max_bytes)
             # by name, not as a stream: an interrupt inside soundfile's callbacks into Python would be lost
@@ -91,12 +89,12 @@ class Sound:
             raise _explain(error) from error
         try:
             self._at = 0
-            self._bound(sample_rate_hz, start_s, length_s, max_s)
+            self._bound(sample_rate_hz, length_s, max_s)
         except BaseException:
             self._file.close()
             raise
 
-    def _bound(self, sample_rate_hz: int, start_s: float, length_s: float | None, max_s: float) -> None:
+    def _bound(self, sample_rate_hz: int, length_s: float | None, max_s: float) -> None:
         file = self._file
         rate_hz = file.samplerate
         if not 1000 <= rate_hz <= MAX_RATE_HZ or not 1 <= file.channels <= MAX_CHANNELS:
@@ -110,23 +108,15 @@ class Sound:
             if holds < claims < _UNKNOWN_LENGTH:
                 raise TruncatedError(f"truncated: its header promises {claims} bytes of audio, {holds} are there")
         self.duration_s = file.frames / rate_hz
-        seconds = max(self.duration_s - start_s, 0.0) if length_s is None else length_s
+        seconds = self.duration_s if length_s is None else length_s
         if min(seconds, self.duration_s) > max_s:
             raise BeyondBoundsError(f"{_say(seconds)} is over the limit of {_say(max_s)}")
         self._rates = rate_hz, sample_rate_hz
-        # a slice begins where the resampler's grid of input and output samples meets, a little before it is wanted
-        grid = rate_hz // math.gcd(rate_hz, sample_rate_hz)
-        wanted_from = round(start_s * sample_rate_hz)
-        if rate_hz == sample_rate_hz:
-            self._first, self._skip = min(wanted_from, file.frames), 0
-        else:
-            self._first = max(int((start_s - MARGIN_S) * rate_hz), 0) // grid * grid
-            self._skip = wanted_from - self._first * sample_rate_hz // rate_hz
         after_s = 0.0 if length_s is None or rate_hz == sample_rate_hz else MARGIN_S
-        self._last = min(file.frames, math.ceil((start_s + seconds + after_s) * rate_hz))
+        self._last = min(file.frames, math.ceil((seconds + after_s) * rate_hz))
         self._limit = None if length_s is None else math.ceil(length_s * sample_rate_hz)
-        expected = math.ceil((self._last - self._first) * sample_rate_hz / rate_hz) - self._skip
-        self.num_samples = max(expected if self._limit is None else min(expected, self._limit), 0)
+        expected = math.ceil(self._last * sample_rate_hz / rate_hz)
+        self.num_samples = expected if self._limit is None else min(expected, self._limit)
 
     def __enter__(self) -> Self:
         return self
@@ -140,9 +130,9 @@ class Sound:
         return bool(self._file.subtype == "PCM_16" and self._file.channels == 1 and self._rates[0] == self._rates[1])
 
     def read(self) -> Samples:
-        """The whole slice, shape (num_samples,): int16 where that is exact, else float32."""
+        """All samples, shape (num_samples,): int16 where that is exact, else float32."""
         if self.is_exact:
-            samples = self._fill(np.empty(self.num_samples, np.int16), self._first, 0)
+            samples = self._fill(np.empty(self.num_samples, np.int16), 0)
         else:
             samples = np.empty(self.num_samples + 16, np.float32)  # the length after resampling is an estimate
             size = 0
@@ -156,18 +146,18 @@ class Sound:
         return samples
 
     def blocks(self) -> Iterator[Samples]:
-        """The slice from its start in blocks, of which each is overwritten by the next."""
+        """The samples in blocks, of which each is overwritten by the next."""
         is_plain = self._file.subtype.startswith("PCM") and self._file.format != "FLAC"
         kind = np.int16 if self._file.subtype == "PCM_16" and (is_plain or self.is_exact) else np.float32
         # a decoder is best called seldom, plain samples are best read into the cache
         size = BLOCK if is_plain else READ
-        buffer: NDArray[Any] = np.empty((min(size, max(self._last - self._first, 1)), self._file.channels), kind)
+        buffer: NDArray[Any] = np.empty((min(size, max(self._last, 1)), self._file.channels), kind)
         resampler = None
         if self._rates[0] != self._rates[1]:
             resampler = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
-        at, skip, left = self._first, self._skip, self._limit
+        at, left = 0, self._limit
         while at < self._last and left != 0:
-            read = self._fill(buffer[: self._last - at], at, at - self._first)
+            read = self._fill(buffer[: self._last - at], at)
             at += len(read)
             for first in range(0, len(read), BLOCK):
                 part = read[first : first + BLOCK]
@@ -175,13 +165,11 @@ class Sound:
                 if resampler:
                     is_last = at >= self._last and first + BLOCK >= len(read)
                     block = resampler.resample_chunk(block, last=is_last)
-                skipped = min(skip, block.size)
-                block = block[skipped:][:left]
-                skip -= skipped
+                block = block[:left]
                 left = None if left is None else left - block.size
                 yield block
 
-    def _fill(self, buffer: NDArray[Any], at: int, have: int) -> NDArray[Any]:
+    def _fill(self, buffer: NDArray[Any], at: int) -> NDArray[Any]:
         """Decode as many frames as the buffer holds, from frame `at` on; fewer at the end."""
         try:
             if self._at != at:
@@ -191,7 +179,7 @@ class Sound:
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise DamagedError(str(_explain(error))) from error
         if not len(read) and len(buffer):
-            raise TruncatedError(f"truncated: its header promises {self._last - self._first} samples, {have} are there")
+            raise TruncatedError(f"truncated: its header promises {self._last} samples, {at} are there")
         return np.asarray(read)
 
 
@@ -232,12 +220,12 @@ def to_float(samples: Samples) -> NDArray[np.float32]:
 
 
 def decode(
-    path: Path, *, sample_rate_hz: int, start_s: float = 0.0, first_s: float | None = None, max_bytes: int = 2 << 30
+    path: Path, *, sample_rate_hz: int, first_s: float | None = None, max_bytes: int = 2 << 30
 ) -> tuple[NDArray[np.float32], float]:
     """The waveform of an audio file, mixed to mono and resampled, and the duration that its header states.
 
     Args:
-        path, sample_rate_hz, start_s, max_bytes: as for `Sound`.
+        path, sample_rate_hz, max_bytes: as for `Sound`.
         first_s: decode only this much, seconds.
 
     Returns:
@@ -246,7 +234,7 @@ def decode(
     Raises:
         AudioError: no regular file, not audio, truncated, silent, not finite, or beyond the bounds.
     """
-    with Sound(path, sample_rate_hz=sample_rate_hz, start_s=start_s, length_s=first_s, max_bytes=max_bytes) as sound:
+    with Sound(path, sample_rate_hz=sample_rate_hz, length_s=first_s, max_bytes=max_bytes) as sound:
         samples = sound.read()
         if not measure_peak(samples):
             raise BadSamplesError("silent: every sample is zero")

@@ -32,10 +32,6 @@ class M4aFile:
         self.frames = round(float(facts.duration_seconds) * self.samplerate)
         self._at = 0
 
-    def tell(self) -> int:
-        """The next frame."""
-        return self._at
-
     def seek(self, at: int) -> None:
         """Make `at` the next frame."""
         self._at = at

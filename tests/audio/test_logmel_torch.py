@@ -26,7 +26,7 @@ def batch(num_clips: int = 3, num_samples: int = 4000, seed: int = 0) -> Tensor:
     return torch.from_numpy((samples * 10.0 ** -(2 * np.arange(num_clips)[:, None])).astype(np.float32))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, derandomize=True)
 @given(st.integers(0, 900), st.integers(16, 65), st.integers(1, 90))
 def test_equals_the_plain_one_at_any_length(num_samples: int, n_fft: int, hop_length: int) -> None:
     """An n_fft odd or even, clips shorter than a frame, hops longer than one: the same frames."""

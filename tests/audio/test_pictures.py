@@ -21,7 +21,7 @@ from parallel_tunes import schema
 from parallel_tunes.audio import colour_maps, front_end, pictures
 from parallel_tunes.audio.decode import AudioError
 from parallel_tunes.audio.logmel import log_mel
-from parallel_tunes.config import PICTURE_MAPS, FeaturesConfig
+from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.schema import UserError
 
 DEFAULT = schema.build(FeaturesConfig, schema.defaults("features", "logmel"))
@@ -59,20 +59,20 @@ def read(path: Path, wanted: FeaturesConfig | None = None) -> Levels:
 
 
 @pytest.mark.parametrize("colours", colour_maps.NAMES)
-@pytest.mark.parametrize(("quality", "most"), [(None, 0.2), (95, 1.2), (75, 3.8), (60, 4.9)])
-def test_colours_become_levels_again(colours: str, quality: int | None, most: float, tmp_path: Path) -> None:
+def test_colours_become_levels_again(colours: str, tmp_path: Path) -> None:
     """The mean error in dB, of 80: of noise, of which JPEG keeps least. Real log-mels lose half of it or less."""
     levels = music()
     image = draw(levels, colours)
-    path = save(image, tmp_path / "a.png") if quality is None else save(image, tmp_path / "a.jpg", quality=quality)
-    found = pictures.read(path, features(), max_bytes=LIMIT)
-    assert found.colours == colours
-    errors = 80 * (found.levels - levels)
-    assert np.abs(errors).mean() < most
-    assert abs(float(errors.mean())) < 0.2  # neither louder nor quieter
+    paths = {save(image, tmp_path / "a.png"): 0.2, save(image, tmp_path / "a.jpg", quality=75): 3.8}
+    for path, most in paths.items():
+        found = pictures.read(path, features(), max_bytes=LIMIT)
+        assert found.colours == colours
+        errors = 80 * (found.levels - levels)
+        assert np.abs(errors).mean() < most
+        assert abs(float(errors.mean())) < 0.2  # neither louder nor quieter
 
 
-@pytest.mark.parametrize("name", PICTURE_MAPS[1:])
+@pytest.mark.parametrize("name", ["magma", "grey"])
 def test_a_map_can_be_named_forwards_and_reversed(name: str, tmp_path: Path) -> None:
     levels = music()
     path = save(draw(levels, f"{name}_r".replace("grey", "gray")), tmp_path / "a.png")
@@ -109,7 +109,7 @@ def test_frames_are_decibels_low_bands_first(tmp_path: Path) -> None:
     np.testing.assert_allclose(upper.astype(np.float32), clip.frames.astype(np.float32)[:, ::-1] / 2, atol=0.03)
 
 
-@pytest.mark.parametrize("size", [(128, 220), (221, 223), (64, 500), (400, 96)])
+@pytest.mark.parametrize("size", [(64, 500), (400, 96)])
 def test_other_sizes_are_brought_to_one(size: tuple[int, int], tmp_path: Path) -> None:
     bands = np.linspace(1, 0, size[0], dtype=np.float32)[:, None] * np.ones(size[1], np.float32)
     path = save(draw(bands, "inferno"), tmp_path / "a.png")
@@ -120,8 +120,7 @@ def test_other_sizes_are_brought_to_one(size: tuple[int, int], tmp_path: Path) -
     assert np.ptp(frames.astype(np.float32), axis=0).max() < 0.1
 
 
-@pytest.mark.parametrize("colours", ["magma", "viridis", "gray", "gray_r"])
-@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize(("colours", "ending"), [("magma", "jpg"), ("gray", "jpg"), ("gray_r", "png")])
 def test_axes_titles_and_colour_bars_are_cropped(colours: str, ending: str, tmp_path: Path) -> None:
     levels = music()
     drawing, axes = plt.subplots(figsize=(6.4, 4.8))
@@ -159,13 +158,13 @@ def modes() -> dict[str, Image.Image]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", modes())
-def test_other_modes_are_read(name: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"quality": 90} if name.endswith("jpg") else {}
-    levels = read(save(modes()[name], tmp_path / name, **options))
-    truth = music()[1:-1, 1:-1] if name.startswith("transparent") else music()
-    assert levels.shape == truth.shape
-    assert np.abs(levels - truth).mean() < 0.025
+def test_other_modes_are_read(tmp_path: Path) -> None:
+    for name, image in modes().items():
+        options: dict[str, Any] = {"quality": 90} if name.endswith("jpg") else {}
+        levels = read(save(image, tmp_path / name, **options))
+        truth = music()[1:-1, 1:-1] if name.startswith("transparent") else music()
+        assert levels.shape == truth.shape, name
+        assert np.abs(levels - truth).mean() < 0.025, name
 
 
 def claim_size(path: Path, width: int, height: int) -> None:
@@ -200,12 +199,12 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_bad_files_give_a_reason(name: str, tmp_path: Path) -> None:
-    reason, spoil = FAULTS[name]
-    spoil(tmp_path / name)
-    with pytest.raises(AudioError, match=reason):  # and no warning, which pytest makes an error
-        front_end.extract(tmp_path / name, features(), max_bytes=LIMIT)
+def test_bad_files_give_a_reason(tmp_path: Path) -> None:
+    for name, (reason, spoil) in FAULTS.items():
+        spoil(tmp_path / name)
+        with pytest.raises(AudioError) as caught:  # and no warning, which pytest makes an error
+            front_end.extract(tmp_path / name, features(), max_bytes=LIMIT)
+        assert reason in str(caught.value), name
 
 
 def test_large_files_are_refused_unread(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_damaged_bytes_never_raise_anything_else() -> None:
         stream = io.BytesIO()
         draw(music(0, 40, 40), "magma").save(stream, kind)
         whole = np.frombuffer(stream.getvalue(), np.uint8)
-        for _ in range(150):
+        for _ in range(50):
             spoilt = whole.copy()
             spoilt[rng.integers(0, len(whole), 8)] = rng.integers(0, 256, 8)
             try:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from parallel_tunes.data import artists
 
 
-@pytest.mark.parametrize(
-    ("cell", "names"),
-    [
+def test_names() -> None:
+    cases: list[tuple[object, tuple[str, ...] | None]] = [
         ("['Ann']", ("Ann",)),
         ("['Ann', 'Bob, Jr.']", ("Ann", "Bob, Jr.")),
         ('["Anita O\'Day", \'Gene "G" Krupa\']', ("Anita O'Day", 'Gene "G" Krupa')),
@@ -27,11 +25,10 @@ from parallel_tunes.data import artists
         ("['Ann', '']", None),
         ("['Ann'] + ['Bob']", None),
         ("['Ann', __import__('os')]", None),
-    ],
-)
-def test_names(cell: object, names: tuple[str, ...] | None) -> None:
-    assert artists.parse_names(cell) == names
-    assert artists.parse_column([cell, "['Zoë']", cell]) == [names, ("Zoë",), names]
+    ]
+    for cell, names in cases:
+        assert artists.parse_names(cell) == names
+        assert artists.parse_column([cell, "['Zoë']", cell]) == [names, ("Zoë",), names]
 
 
 def test_who_shared_a_track_is_linked() -> None:

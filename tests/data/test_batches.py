@@ -13,7 +13,7 @@ from scipy.stats import kstest
 from parallel_tunes.data.batches import Batches, draw_uniform, fit_length, make_ahead, share, window_starts
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(0, 5), st.integers(1, 7))
 def test_an_epoch_holds_every_sample_once_on_any_world_size(num: int, batch: int, epoch: int, world_size: int) -> None:
     samples = np.arange(num, dtype=np.int64) * 3
@@ -58,7 +58,7 @@ def test_draws_are_uniform() -> None:
     assert kstest(same_sample, "uniform").pvalue > 1e-3
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.integers(1, 3000), st.integers(1, 400), st.floats(0, 0.95))
 def test_windows_cover_the_track(num_frames: int, window: int, overlap: float) -> None:
     starts = window_starts(num_frames, window, overlap)
@@ -96,8 +96,8 @@ def test_items_made_ahead_are_the_same_and_what_goes_wrong_is_told() -> None:
 
 
 def test_whoever_stops_early_waits_for_nothing() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     endless = make_ahead(itertools.count())
     assert [next(endless) for _ in range(3)] == [0, 1, 2]
     endless.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before

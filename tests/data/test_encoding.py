@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import PATIENCE_S, start
+from fakes import PATIENCE_S, start, wait_until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parallel_tunes.audio.decode import decode
 from parallel_tunes.config_synth import SynthJob
@@ -34,10 +35,9 @@ def snr_db(found: encoding.Samples, wanted: encoding.Samples) -> float:
     return float(10 * np.log10(np.sum(wanted**2) / np.sum((found - wanted) ** 2)))
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("genre", [0, 5])  # the calmest and the most percussive
 @pytest.mark.parametrize("name", encoding.FORMATS)
-def test_every_format_decodes_to_the_mono_track(name: str, genre: int, channels: int, tmp_path: Path) -> None:
+def test_every_format_decodes_to_the_mono_track(name: str, tmp_path: Path) -> None:
+    genre, channels = (0, 1) if name in ("wav", "au", "mp3") else (5, 2)  # the calmest, and the most percussive
     mono = render(genre)
     samples = encoding.widen(mono, (0, genre, 0), 48000) if channels == 2 else mono
     path = tmp_path / f"a.{name}"
@@ -53,11 +53,10 @@ def test_every_format_decodes_to_the_mono_track(name: str, genre: int, channels:
         assert np.abs(found - mono).max() <= 1 / 32768
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 22050, 44100, 96000])
-def test_both_channels_differ_and_their_mean_is_the_mono_track(rate_hz: int) -> None:
+def test_both_channels_differ_and_their_mean_is_the_mono_track() -> None:
     for genre in range(len(synthetic.GENRES)):
-        mono = render(genre, artist=1, sample_rate_hz=rate_hz)
-        both = encoding.widen(mono, (0, genre, 1), rate_hz)
+        mono = render(genre, artist=1, sample_rate_hz=22050)
+        both = encoding.widen(mono, (0, genre, 1), 22050)
         assert both.dtype == np.float32
         assert np.abs(both).max() <= encoding.CEILING + 1e-6
         np.testing.assert_allclose(both.mean(axis=1), mono, atol=1e-6)
@@ -76,11 +75,10 @@ def test_an_artist_is_heard_in_the_image_and_a_track_is_not() -> None:
         assert np.abs(one - encoding.widen(click, other, 48000)).max() > 0.01
 
 
-@pytest.mark.parametrize("num_samples", [1, 7, 400])
-def test_tracks_shorter_than_the_reflections_and_silence_widen_too(num_samples: int) -> None:
-    for mono in (np.full(num_samples, 0.9, np.float32), np.zeros(num_samples, np.float32)):
+def test_tracks_shorter_than_the_reflections_and_silence_widen_too() -> None:
+    for mono in (np.full(1, 0.9, np.float32), np.full(400, 0.9, np.float32), np.zeros(400, np.float32)):
         both = encoding.widen(mono, (0, 0, 0), 22050)
-        assert both.shape == (num_samples, 2)
+        assert both.shape == (mono.size, 2)
         np.testing.assert_allclose(both.mean(axis=1), mono, atol=1e-6)
         assert np.abs(both).max() <= encoding.CEILING + 1e-6
 
@@ -106,29 +104,28 @@ def test_the_choices_of_the_door_are_the_formats_that_are_read_again() -> None:
     assert {f".{name}" for name in encoding.FORMATS} <= EXTENSIONS
 
 
-@pytest.mark.parametrize(
-    ("name", "rate_hz", "mended_hz"),
-    [("opus", 22050, 24000), ("opus", 44100, 48000), ("opus", 96000, 48000), ("mp3", 4000, 8000), ("mp3", 88200, 48000),
-     ("flac", 88201, 88210)],
-)  # fmt: skip
-def test_rates_that_a_format_has_not_are_refused_and_what_is_advised_works(
-    name: str, rate_hz: int, mended_hz: int
-) -> None:
-    with pytest.raises(UserError, match=f"{name} has .* only; give sample_rate_hz={mended_hz}, or another format"):
-        encoding.check_rate(name, rate_hz)
-    with pytest.raises(soundfile.LibsndfileError):
-        encoding.encode(np.zeros(1000, np.float32), name, rate_hz)
-    encoding.check_rate(name, mended_hz)
-    assert encoding.encode(np.zeros(1000, np.float32), name, mended_hz)
+def test_rates_that_a_format_has_not_are_refused_and_what_is_advised_works() -> None:
+    for name, rate_hz, mended_hz in (
+        ("opus", 22050, 24000),
+        ("opus", 96000, 48000),
+        ("mp3", 4000, 8000),
+        ("flac", 88201, 88210),
+    ):
+        with pytest.raises(UserError, match=f"{name} has .* only; give sample_rate_hz={mended_hz}, or another format"):
+            encoding.check_rate(name, rate_hz)
+        with pytest.raises(soundfile.LibsndfileError):
+            encoding.encode(np.zeros(1000, np.float32), name, rate_hz)
+        encoding.check_rate(name, mended_hz)
+        assert encoding.encode(np.zeros(1000, np.float32), name, mended_hz)
 
 
-@pytest.mark.parametrize("rate_hz", [4000, 11025, 44100, 65535, 96000, 192000])
-@pytest.mark.parametrize("name", encoding.FORMATS)
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.sampled_from(list(encoding.FORMATS)), st.integers(4000, 192000))
 def test_rates_that_pass_can_be_written(name: str, rate_hz: int) -> None:
     try:
         encoding.check_rate(name, rate_hz)
     except UserError:
-        assert name in ("mp3", "opus")
+        assert name in ("mp3", "opus") or (name == "flac" and rate_hz > 65535)
     else:
         assert encoding.encode(np.zeros((400, 2), np.float32), name, rate_hz)
 
@@ -170,11 +167,8 @@ def test_stereo_through_the_door_is_the_mono_corpus_made_wide(run: Door, tmp_pat
     ("words", "says"),
     [
         (("format=opus",), "opus has 8000, 12000, 16000, 24000 and 48000 Hz only; give sample_rate_hz=24000"),
-        (("format=opus", "sample_rate_hz=44100"), "give sample_rate_hz=48000, or another format"),
-        (("format=mp3", "sample_rate_hz=96000"), "give sample_rate_hz=48000, or another format"),
         (("format=mp4",), "expected one of wav, au, flac, ogg, mp3, opus (did you mean mp3?)"),
         (("channels=3",), "expected a whole number from 1 to 2"),
-        (("channels=0",), "expected a whole number from 1 to 2"),
     ],
 )
 def test_refusals_are_one_line(
@@ -187,26 +181,14 @@ def test_refusals_are_one_line(
     assert not list(tmp_path.glob("logs/synth/a/*/*"))
 
 
-def test_the_help_tells_the_keys(run: Door, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("synth", "--help") == 0
-    said = capsys.readouterr().out
-    for line in ("format=wav ", "channels=1 ", "sample_rate_hz=22050 "):
-        assert f"\n  {line}" in said
-
-
 def test_an_interrupt_while_a_track_is_encoded_leaves_no_half_file(tmp_path: Path) -> None:
-    words = ("synth", "num_artists=1", "tracks_per_artist=2", "run.name=a", "duration_s=20", "channels=2",
+    words = ("synth", "num_artists=1", "tracks_per_artist=50", "run.name=a", "duration_s=20", "channels=2",
              "format=opus", "sample_rate_hz=48000")  # fmt: skip
     process = start(*words, cwd=tmp_path)
-    while not list(tmp_path.rglob("*.opus")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    time.sleep(0.5)  # Opus takes most of the time that a track needs
-    os.killpg(process.pid, signal.SIGINT)
+    wait_until(lambda: process.poll() is not None or list(tmp_path.rglob("*.opus")), what="the first of 500 tracks")
+    os.killpg(process.pid, signal.SIGINT)  # most likely while the second is encoded, which takes most of the time
     said = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob(".partial-*"))
-    written = list(tmp_path.rglob("*.opus"))
-    assert 0 < len(written) < 20
-    assert {soundfile.info(path).frames for path in written} == {20 * 48000}
+    assert {soundfile.info(path).frames for path in tmp_path.rglob("*.opus")} == {20 * 48000}

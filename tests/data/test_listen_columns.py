@@ -50,7 +50,7 @@ def said(made: Transformed, column: str) -> list[str]:
     return [words[code] for code in made.codes[column][1:]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.text("abé\0", max_size=20), max_size=60), st.lists(st.text("abé\0", max_size=20), max_size=9))
 def test_codes_count_from_one_by_first_appearance(words: list[str], others: list[str]) -> None:
     codes, vocabulary = encode(words)
@@ -75,9 +75,8 @@ def test_words_of_one_letter_more_or_less_are_told_apart() -> None:
     assert encode(words[::-1], vocabulary)[0].tolist() == list(range(len(words), 0, -1))
 
 
-@pytest.mark.parametrize(
-    ("cell", "pattern", "names"),
-    [
+def test_lists_are_split() -> None:
+    cases: list[tuple[str, str, list[str]]] = [
         ("張信哲 (Jeff Chang)", ARTISTS, ["張信哲 (Jeff Chang)"]),
         ("A| B|  C", ARTISTS, ["A", "B", "C"]),
         ("Simon & Garfunkel", ARTISTS, ["Simon", "Garfunkel"]),
@@ -93,12 +92,11 @@ def test_words_of_one_letter_more_or_less_are_told_apart() -> None:
         ("TEDDY|  FUTURE BOUNCE|  Bekuh BOOM", WRITERS, ["TEDDY", "FUTURE BOUNCE", "Bekuh BOOM"]),
         ("A/B, C、D", WRITERS, ["A", "B", "C", "D"]),
         ("864|857|850", GENRES, ["864", "857", "850"]),
-    ],
-)
-def test_lists_are_split(cell: str, pattern: str, names: list[str]) -> None:
-    starts, found = split(pa.array(["", cell, "Z"]), pattern)
-    assert found.to_pylist() == [*names, "Z"]
-    assert starts.tolist() == [0, 0, len(names), len(names) + 1]
+    ]
+    for cell, pattern, names in cases:
+        starts, found = split(pa.array(["", cell, "Z"]), pattern)
+        assert found.to_pylist() == [*names, "Z"]
+        assert starts.tolist() == [0, 0, len(names), len(names) + 1]
 
 
 def test_songs() -> None:
@@ -148,7 +146,7 @@ NAME = st.sampled_from(["A", "a", "B (x)", "b", "C", "中", "中 (Z)"])
 NAMES = st.lists(NAME, max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=8))
 def test_an_artist_is_found_among_writers(rows: list[tuple[list[str], list[str]]]) -> None:
     made = songs(*({"artist_name": "|".join(artists), "composer": "|".join(composers)} for artists, composers in rows))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +43,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SETTINGS = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 cell = st.text('ab,"\n\r é中', max_size=12)
 
@@ -123,14 +125,14 @@ BAD: dict[str, tuple[str | bytes, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", BAD)
-def test_bad_tables(fault: str, tmp_path: Path) -> None:
-    data, says = BAD[fault]
-    path = write(tmp_path, data)
-    for threads in (1, 2):
-        with pytest.raises(UserError, match=re.escape(says)) as caught:
-            read(path, threads=threads)
-        assert "\n" not in str(caught.value)
+def test_bad_tables(tmp_path: Path) -> None:
+    for fault, (data, says) in BAD.items():
+        path = write(tmp_path, data)
+        for threads in (1, 2):
+            with pytest.raises(UserError) as caught:
+                read(path, threads=threads)
+            assert says in str(caught.value), fault
+            assert "\n" not in str(caught.value)
 
 
 def test_lines_are_right_far_into_a_table(small: None, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ MEMBERS = (
     "u2,13,43,female,9,20120703,20171006\nu1,1,0,,7,20110820,20170920\nu9,1,20,male,7,20110820,20170920\nu2,5,1,,,,\n"
 )
 EXTRA = 'song_id,name,isrc\ns1,"two\nlines",TWUM71200043\ns5,x,TWUM71200044\ns2,n,bad\n'
+SOAK = int(os.environ.get("PT_SOAK", "1"))
 TABLES = {"train": TRAIN, "test": TEST, "songs": SONGS, "members": MEMBERS, "song_extra_info": EXTRA}
 
 
@@ -155,9 +156,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen_tables, "RECORD_BYTES", 512)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_gathered_it_is_what_pandas_merges_whatever_the_threads(seed: int, small: None, tmp_path: Path) -> None:
-    tables = draw(np.random.default_rng(seed), 500)
+def test_gathered_it_is_what_pandas_merges_whatever_the_threads(small: None, tmp_path: Path) -> None:
+    tables = draw(np.random.default_rng(0), 500)
     (tmp_path / "in").mkdir()
     for name, table in tables.items():
         table.to_csv(tmp_path / "in" / f"{name}.csv", index=False)
@@ -216,7 +216,7 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path: Path) -> None:
     assert before["rows.json"] == (folder / "rows.json").stat().st_mtime_ns
 
 
-@pytest.mark.parametrize("num_files", [0, 3, 9, 12, 20])
+@pytest.mark.parametrize("num_files", [0, 9, 20])
 def test_a_run_that_was_killed_is_taken_up(num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, folder = write(tmp_path / "in"), tmp_path / "out"
     whole, _ = make(root, tmp_path / "whole")
@@ -267,13 +267,14 @@ BAD: dict[str, tuple[dict[str, str | None], dict[str, int], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", BAD)
-def test_bad_tables_are_one_line(fault: str, tmp_path: Path) -> None:
-    changed, options, says = BAD[fault]
-    with pytest.raises(UserError, match=says) as caught:
-        make(write(tmp_path / "in", **changed), tmp_path / "out", **options)
-    assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "out").glob("manifest.json")) if (tmp_path / "out").exists() else True
+def test_bad_tables_are_one_line(tmp_path: Path) -> None:
+    for number, (fault, (changed, options, says)) in enumerate(BAD.items()):
+        folder = tmp_path / str(number)
+        with pytest.raises(UserError) as caught:
+            make(write(folder / "in", **changed), folder / "out", **options)
+        assert re.search(says, str(caught.value)), fault
+        assert "\n" not in str(caught.value)
+        assert not (folder / "out/manifest.json").exists()
 
 
 def test_tables_packed_as_7z_are_one_line_with_the_command(tmp_path: Path) -> None:
@@ -300,11 +301,11 @@ def mangle(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_mangled_tables_are_read_or_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda handle: None)  # a few hundred runs need not last
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # these runs need not last
     monkeypatch.setattr(listen_tables, "PIECE_BYTES", 200)
     monkeypatch.setattr(listen_tables, "RECORD_BYTES", 200)
     rng, says, num_read = np.random.default_rng(3), list[str](), 0
-    for number in range(90):
+    for number in range(40 * SOAK):
         name = str(rng.choice(list(TABLES)))
         root = write(tmp_path / f"in{number % 2}")
         (root / f"{name}.csv").write_bytes(mangle(TABLES[name].encode(), rng))
@@ -321,16 +322,14 @@ def test_mangled_tables_are_read_or_refused_in_a_line(tmp_path: Path, monkeypatc
             for column, codes in star.items():
                 assert (len(codes), codes[0]) == (num, 0)
                 assert codes.max() < len(made.words(column))
-    assert min(num_read, len(says)) > 10
+    assert min(num_read, len(says)) > 5
     assert all(re.search(rf"({'|'.join(TABLES)})\.csv", line) and "\n" not in line for line in says)
 
 
 @needs_real
 def test_the_real_sample(tmp_path: Path) -> None:
     manifest, _ = make(REAL / "kkbox", tmp_path)
-    began = time.perf_counter()
     made = Listens(tmp_path)
-    assert time.perf_counter() - began < 0.5
     train = pd.read_csv(REAL / "kkbox/train.csv", keep_default_na=False)
     songs = pd.read_csv(REAL / "kkbox/songs.csv", keep_default_na=False, dtype=str)
     assert made.num_rows == made.num_labelled == len(train)

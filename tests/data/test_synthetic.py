@@ -25,13 +25,13 @@ def test_tracks_are_the_same_for_the_same_numbers_and_differ_otherwise() -> None
         assert np.abs(first - other).max() > 0.01
 
 
-@pytest.mark.parametrize("genre", range(len(synthetic.GENRES)), ids=[genre.name for genre in synthetic.GENRES])
-def test_every_genre_sounds(genre: int) -> None:
-    samples = render(genre, 0, 0, duration_s=2.0)
-    assert samples.dtype == np.float32
-    assert samples.shape == (44100,)
-    assert 0.3 < np.abs(samples).max() <= 0.9001
-    assert np.isfinite(samples).all()
+def test_every_genre_sounds() -> None:
+    for number, genre in enumerate(synthetic.GENRES):
+        samples = render(number, 0, 0, duration_s=2.0)
+        assert samples.dtype == np.float32
+        assert samples.shape == (44100,)
+        assert 0.3 < np.abs(samples).max() <= 0.9001, genre.name
+        assert np.isfinite(samples).all()
 
 
 def test_patterns_fill_a_bar() -> None:
@@ -49,11 +49,11 @@ def test_the_corpus_lists_every_track_once() -> None:
     assert len({piece.artist for piece in pieces}) == 30
 
 
-def test_a_corpus_without_traits_is_what_it_always_was() -> None:
+def test_a_corpus_without_traits_is_known_by_its_mean() -> None:
     plain = synthetic.Traits(blend=0, artist_strength=1, track_strength=0)
     told = synthetic.render_track(2, 1, 0, seed=0, duration_s=1.0, sample_rate_hz=22050, traits=plain)
     np.testing.assert_array_equal(told, render(2, 1, 0))
-    # measured before there were traits; platforms round alike to this
+    # platforms round alike to this
     assert float(np.abs(told).mean()) == pytest.approx(0.13414, rel=1e-3)
 
 

@@ -141,13 +141,11 @@ def test_ages_are_nonsense_sometimes() -> None:
 
 
 @needs_real
-@pytest.mark.parametrize("name", sorted(HEADERS))
-def test_headers_are_the_real_ones(name: str) -> None:
-    if name == "test.csv":
-        assert HEADERS[name] == "id," + HEADERS["train.csv"].removesuffix(",target")
-        return
-    with (REAL / "kkbox" / name).open(encoding="utf-8") as lines:
-        assert lines.readline().rstrip("\n") == HEADERS[name]
+def test_headers_are_the_real_ones() -> None:
+    assert HEADERS["test.csv"] == "id," + HEADERS["train.csv"].removesuffix(",target")
+    for name in set(HEADERS) - {"test.csv"}:
+        with (REAL / "kkbox" / name).open(encoding="utf-8") as lines:
+            assert lines.readline().rstrip("\n") == HEADERS[name]
 
 
 def test_a_folder_is_written(tmp_path: Path) -> None:

@@ -133,16 +133,22 @@ def test_a_good_model_comes_near_bayes(listens: SynthListens) -> None:
     assert best == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(len(warm)))
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"num_rows": 99}, {"num_test": -1}, {"num_users": 3}, {"num_songs": 3}, {"missing": 1.1}, {"late": 0.95},
-        {"loyalty": -0.1}, {"target_mean": 0.0}, {"num_rows": 2**31}, {"seed": -1},
-    ],
-)  # fmt: skip
-def test_bad_numbers(bad: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=next(iter(bad))):
-        make(**bad)
+def test_bad_numbers() -> None:
+    cases: list[dict[str, Any]] = [
+        {"num_rows": 99},
+        {"num_test": -1},
+        {"num_users": 3},
+        {"num_songs": 3},
+        {"missing": 1.1},
+        {"late": 0.95},
+        {"loyalty": -0.1},
+        {"target_mean": 0.0},
+        {"num_rows": 2**31},
+        {"seed": -1},
+    ]
+    for bad in cases:
+        with pytest.raises(UserError, match=next(iter(bad))):
+            make(**bad)
 
 
 def test_the_smallest_world() -> None:
