@@ -20,6 +20,7 @@ from parallel_tunes.train.learner import Batch, Inputs, Rows, Sums
 from parallel_tunes.train.profile import mark
 
 Model = RelistenNet | RelistenSeed
+TABLE_LR = 10.0  # row-wise Adagrad over Adam; it shrinks by itself as rows are met again
 
 
 class FrozenListens:
@@ -56,7 +57,6 @@ class RelistenLearner(FrozenListens):
 
     Args:
         learning_rate: Adam's, of a step counted from 0 over the whole training.
-        table_lr: row-wise Adagrad's over Adam's; it shrinks by itself as rows are met again.
         precision: as train.precision says; `auto` is fp32 on CPUs, whose kernels bf16 does not speed up.
         accumulate: parts of a rank's batch, one after the other in memory.
 
@@ -68,13 +68,18 @@ class RelistenLearner(FrozenListens):
     """
 
     def __init__(
-        self, model: Model, mesh: Mesh, *, learning_rate: Callable[[int], float], table_lr: float = 10.0,
-        precision: str = "auto", accumulate: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        model: Model,
+        mesh: Mesh,
+        *,
+        learning_rate: Callable[[int], float],
+        precision: str = "auto",
+        accumulate: int = 1,
+    ) -> None:
         is_plain = precision == "auto" and mesh.device.type == "cpu"
         self.precision = "fp32" if is_plain else choose_precision(precision, mesh.device)
         super().__init__(model, mesh.device, dtype=torch.float64 if self.precision == "fp64" else torch.float32)
-        self.mesh, self.learning_rate, self.table_lr, self.accumulate = mesh, learning_rate, table_lr, accumulate
+        self.mesh, self.learning_rate, self.accumulate = mesh, learning_rate, accumulate
         self.lr_factor = 1.0
         self.num_parameters = sum(each.numel() for each in self.model.parameters())
         self.tables = self.model.tables()
@@ -108,7 +113,7 @@ class RelistenLearner(FrozenListens):
                 with mark("all_reduce"):
                     self._sum_gradients()
             rate = self.learning_rate(step) * self.lr_factor
-            for optimizer, factor in zip(self.optimizers, (1.0, self.table_lr), strict=False):
+            for optimizer, factor in zip(self.optimizers, (1.0, TABLE_LR), strict=False):
                 optimizer.param_groups[0]["lr"] = rate * factor
             with mark("optimizer"):
                 for optimizer in self.optimizers:
