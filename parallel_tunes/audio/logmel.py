@@ -17,7 +17,7 @@ BLOCK = 512  # frames at a time: what lies between the steps stays in the cache
 
 
 def log_mel(
-    waveform: NDArray[np.float32],
+    waveform: Samples,
     *,
     sample_rate_hz: int,
     n_fft: int = 2048,

@@ -11,15 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from parallel_tunes.config_train import TrainConfig
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, flatten
-
-if TYPE_CHECKING:
-    from mlflow.utils.async_logging.run_operations import RunOperations
 
 MODULES = {"mlflow": "mlflow.tracking", "tensorboard": "torch.utils.tensorboard"}
 # by default MLflow tries for minutes, reports its use, prints, and refuses the file store; one thread keeps the order of rows
@@ -106,8 +103,8 @@ class Mlflow(Tracker):
 
         super().__init__(run)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # errors are raised too
-        self._client = MlflowClient(mlflow_uri())
-        self._sending: RunOperations | None = None
+        self._client: Any = MlflowClient(mlflow_uri())
+        self._sending: Any = None
         if run_id is None:
             experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes")
             try:

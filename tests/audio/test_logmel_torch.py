@@ -175,7 +175,7 @@ def test_refuses() -> None:
         (ValueError, r"floor_db has shape \(2, 1\), not \(2,\)", clips, {"floor_db": torch.zeros(2, 1)}),
         (ValueError, "63 samples, fewer than n_fft=64", clips[:, :63], {"centred": False}),
         (TypeError, r"torch\.int32: give floating samples or int16", clips.int(), {}),
-        (TypeError, r"torch\.complex64", clips.cfloat(), {}),
+        (TypeError, r"torch\.complex64", clips.to(torch.complex64), {}),
     ):
         with pytest.raises(error, match=says):
             transform(waveform, **options)
