@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 from parallel_tunes.config_run import RunConfig
+from parallel_tunes.reports.scaling.look import Picture
 from parallel_tunes.run import Run
 
 Facts = dict[str, Any]
@@ -22,10 +25,21 @@ def read(name: str) -> Facts:
 def reopen(stored: Facts, folder: Path) -> Run:
     """The run that a stored report is of, in another folder."""
     run = Run(
-        stored["report"]["job"], RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0
+        stored["report"]["job"],
+        RunConfig(dir=None, name=None, page=True, max_restarts=1),
+        folder,
+        is_writer=True,
+        started=0,
     )
     run.open()
     run.config = stored["config"]
     for row in stored["rows"]:
         run.record(row)
     return run
+
+
+def drawn(picture: Picture, axes: int = 0) -> set[float]:
+    """Values of all lines of one panel along x."""
+    found: Any = [line.get_xdata() for line in picture.drawing.axes[axes].lines]
+    plt.close("all")
+    return {round(float(value), 6) for line in found for value in line}

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import matplotlib.pyplot as plt
 import stored_runs
-from stored_runs import Facts
+from stored_runs import Facts, drawn
 
 from parallel_tunes.reports import popularity
 from parallel_tunes.reports.popularity import list_protocols, tabulate, write
-from parallel_tunes.reports.scaling.look import Picture
 
 FIGURES = {
     "baselines.png", "protocols.png", "coefficients.png", "confusion_matrix.png", "calibration.png", "choice_of_c.png",
@@ -30,13 +27,6 @@ def publish(found: Facts, folder: Path) -> tuple[str, set[str]]:
     write(run, found)
     page = (folder / "report.html").read_text()
     return " ".join(re.sub("<[^>]*>", " ", page).split()), {path.name for path in folder.glob("*.png")}
-
-
-def drawn(picture: Picture, axes: int = 0) -> set[float]:
-    """Values of all lines of one panel along x."""
-    found: Any = [line.get_xdata() for line in picture.drawing.axes[axes].lines]
-    plt.close("all")
-    return {round(float(value), 6) for line in found for value in line}
 
 
 def test_the_verdict_has_figure_interval_n_and_baseline(tmp_path: Path) -> None:
