@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -256,6 +257,12 @@ def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what:
     while not holds():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
         time.sleep(0.1)
+
+
+def suspend(process: psutil.Process) -> None:
+    """Stop a process, and wait until it is stopped: until then it may read what comes."""
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
 
 
 def num_unread(pid: int) -> int:

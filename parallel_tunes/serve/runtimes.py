@@ -21,12 +21,11 @@ from parallel_tunes.train.windows import AT_ONCE, Feed
 
 Answers = NDArray[np.floating]  # (num, num_classes); of rows (num,), of listening again
 Runtime = Callable[[Feed], Answers]
-NAMES = ("torch", "float32", "int8")
 CPU = torch.device("cpu")
 
 
 def start_all(by_torch: Runtime, graphs: Graphs) -> dict[str, Runtime]:
-    """The runtimes by their `NAMES`, those of graphs on one thread."""
+    """The runtimes by name: torch, float32 and int8, the graphs on one thread."""
     return {"torch": by_torch, "float32": _start(graphs.float32), "int8": _start(graphs.int8)}
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from fakes import PATIENCE_S, num_unread, tone, wait_until
+from fakes import PATIENCE_S, num_unread, suspend, tone, wait_until
 from numpy.typing import NDArray
 
 from parallel_tunes.audio import front_end
@@ -138,7 +137,7 @@ def test_a_process_that_dies_fails_its_upload_and_no_other(
     ):
         with write(tmp_path, encode(tone(440))) as file:
             process = ready(decoders, file)
-            process.suspend()
+            suspend(process)
             doomed, next_one = put(decoders, file), put(decoders, file)
             wait_until(partial(num_unread, process.pid))
             process.send_signal(number)
@@ -156,7 +155,7 @@ def test_one_that_hangs_is_ended(decoders: Decoders, deaths: list[str], tmp_path
     with write(tmp_path, encode(tone(440))) as file:
         process = ready(decoders, file)
         before = deaths.count("hang")
-        os.kill(process.pid, signal.SIGSTOP)
+        suspend(process)
         for doubled in itertools.count():  # of a busy machine the deadline may pass before the process is asked
             assert refusal(decoders, file, within_s=0.5 * 2**doubled).status == 503
             if deaths.count("hang") > before:

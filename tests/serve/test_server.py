@@ -26,7 +26,7 @@ import pytest
 import schemathesis
 import soundfile
 import torch
-from fakes import PATIENCE_S, num_unread, start, tone, wait_until
+from fakes import PATIENCE_S, num_unread, start, suspend, tone, wait_until
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from numpy.typing import NDArray
 from schemathesis.core.result import Ok
@@ -366,7 +366,7 @@ def test_streams_are_refused_before_they_begin(served: Served) -> None:
 
 def test_a_full_queue_says_when_to_come_again(served: Served, client: httpx.Client) -> None:
     """With the decoder asleep, as many requests as the queue takes wait, and one more is told so at once."""
-    served.decoder.suspend()
+    suspend(served.decoder)
     answers: list[int] = []
 
     def ask() -> None:
@@ -394,7 +394,7 @@ def test_the_death_of_the_decoder_fails_one_request(served: Served, client: http
     before, answers = count(served, name), []
     assert post(client, CLIP).status_code == 200  # it has a process now
     decoder = served.decoder
-    decoder.suspend()
+    suspend(decoder)
     asking = threading.Thread(target=lambda: answers.append(post(client, CLIP)))
     asking.start()
     wait_until(lambda: num_unread(decoder.pid))
