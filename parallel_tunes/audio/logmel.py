@@ -53,7 +53,7 @@ def log_mel(
         sample_rate_hz=sample_rate_hz, n_fft=n_fft, hop_length=hop_length, num_mels=num_mels,
         fmin_hz=fmin_hz, fmax_hz=fmax_hz, mel_scale=mel_scale, top_db=top_db,
     )  # fmt: skip
-    samples = np.ascontiguousarray(waveform)
+    samples: Any = np.ascontiguousarray(waveform)
     if samples.ndim != 1 or samples.dtype not in (np.float32, np.int16):
         raise ValueError(
             f"waveform: {samples.dtype} of shape {samples.shape}, expected float32 or int16, (num_samples,)"

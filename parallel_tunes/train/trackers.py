@@ -97,30 +97,38 @@ class Mlflow(Tracker):
     name = "mlflow"
 
     def __init__(self, run: Run, run_id: str | None) -> None:
-        from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         super().__init__(run)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # errors are raised too
         self._client: Any = MlflowClient(mlflow_uri())
         self._sending: Any = None
-        if run_id is None:
-            experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes")
-            try:
-                number = self._client.create_experiment(experiment)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                number = self._client.get_experiment_by_name(experiment).experiment_id
-            tags = {"folder": str(run.folder.absolute())}
-            run_id = str(self._client.create_run(number, run_name=run.folder.name, tags=tags).info.run_id)
-            settings = {name: v if isinstance(v, str) else json.dumps(v) for name, v in flatten(run.config).items()}
-            self._client.log_batch(run_id, params=[Param(*setting) for setting in settings.items()])
-        self.run_id = run_id
-        self._client.update_run(run_id, status="RUNNING")
-        losses = [key for key in self._client.get_run(run_id).data.metrics if key.endswith("train/loss")]
-        self.steps = {metric.step for key in losses for metric in self._client.get_metric_history(run_id, key)}
+        self.run_id = run_id or self._create_run()
+        self._resume()
+
+    def _create_run(self) -> str:
+        """Begin a run of the experiment, with the config; its id."""
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+
+        name, folder = os.environ.get("MLFLOW_EXPERIMENT_NAME", "parallel_tunes"), self.run.folder
+        try:
+            experiment = self._client.create_experiment(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = self._client.get_experiment_by_name(name).experiment_id
+        tags = {"folder": str(folder.absolute())}
+        run_id = str(self._client.create_run(experiment, run_name=folder.name, tags=tags).info.run_id)
+        settings = {name: v if isinstance(v, str) else json.dumps(v) for name, v in flatten(self.run.config).items()}
+        self._client.log_batch(run_id, params=[Param(*setting) for setting in settings.items()])
+        return run_id
+
+    def _resume(self) -> None:
+        """Mark the run as running, and look up which rows it has."""
+        self._client.update_run(self.run_id, status="RUNNING")
+        losses = [key for key in self._client.get_run(self.run_id).data.metrics if key.endswith("train/loss")]
+        self.steps = {metric.step for key in losses for metric in self._client.get_metric_history(self.run_id, key)}
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
