@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from fakes import PATIENCE_S
 
 from parallel_tunes.parallel.launch import Command
 from parallel_tunes.parallel.workers import Worker, launcher_settings, plain_command, ranks_command
@@ -65,10 +65,7 @@ def test_a_worker_that_nobody_keeps_ends(tmp_path: Path) -> None:
     worker = Worker("echo", python("import sys; sys.stdin.read()"), tmp_path / "log")
     assert worker._process.stdin is not None
     worker._process.stdin.close()
-    until = time.monotonic() + 60
-    while worker._process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    assert worker._process.poll() == 0
+    assert worker._process.wait(PATIENCE_S) == 0
     worker.close()
 
 
