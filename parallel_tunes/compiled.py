@@ -9,6 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import caching
+
+
+def _name_data(file: Any, number: int) -> str:
+    del number
+    name: str = file._data_name_pattern.format(number=uuid.uuid4().int >> 64)
+    return name
+
+
+# numba numbers the files that it keeps by an index which it has read before. Two processes that compile at the same time
+# would both write to one name, and every later process would run the wrong function for a type, or crash: seen with
+# librosa's. Whoever imports this module writes to names that cannot meet.
+caching.IndexDataCacheFile._data_name = _name_data
 
 
 def compile_with(*sources: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -28,13 +41,8 @@ def compile_with(*sources: str, **options: Any) -> Callable[[Callable[..., Any]]
             function.__qualname__ += f"_{version}"
         options_of_all = {"nogil": True, "error_model": "numpy", **options}
         try:
-            compiled = numba.njit(function, cache=True, **options_of_all)
+            return numba.njit(function, cache=True, **options_of_all)
         except RuntimeError:  # no folder to keep it in
             return numba.njit(function, **options_of_all)
-        # numba numbers the files that it writes by an index which it has read before: of two processes that compile at
-        # the same time, both would write to one name, and a third would run the wrong function. Names of their own.
-        kept = compiled._cache._cache_file
-        kept._data_name_pattern = kept._data_name_pattern.replace("{number", f"{uuid.uuid4().hex[:8]}.{{number")
-        return compiled
 
     return compile_it

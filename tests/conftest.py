@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,7 @@ import pytest
 import torch
 from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch, needs_real
 
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let librosa compile what it keeps on disk before there are several workers.
-
-    numba numbers the files it keeps by an index which it has read before: two processes that add to librosa's at the same
-    time have left one that crashes. Our own kernels have names that cannot meet (parallel_tunes/compiled.py).
-    """
-    config, versions = session.config, [version(name) for name in ("librosa", "numba")]
-    if (
-        not config.getoption("numprocesses", None)
-        or config.cache is None
-        or config.cache.get("librosa", None) == versions
-    ):
-        return
-    code = (
-        "import numpy as np; from parallel_tunes.audio.definition import LogMel; from parallel_tunes.audio.descriptors import describe;"
-        "describe(np.random.default_rng(0).standard_normal(44100), LogMel())"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE_S)
-    config.cache.set("librosa", versions)
+import parallel_tunes.compiled  # noqa: F401  what librosa compiles here is kept under names that cannot meet
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

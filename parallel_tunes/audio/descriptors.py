@@ -37,6 +37,8 @@ def describe(samples: Floats, definition: LogMel) -> NDArray[np.float64]:
     """
     import librosa  # takes seconds and 60 MB
 
+    import parallel_tunes.compiled  # noqa: F401  engines that compile librosa's functions at the same time do not meet
+
     frames: dict[str, Any] = {"n_fft": definition.n_fft, "hop_length": definition.hop_length}
     rate: dict[str, Any] = {"sr": definition.sample_rate_hz}
     feature = librosa.feature
