@@ -210,15 +210,6 @@ class GradientLearner(Frozen):
             self._average(step)
         return sums
 
-    def gradient(self, batch: Batch) -> Tensor:
-        """This rank's gradient of a batch's loss, flat, as DDP would take it in: its mean over the ranks is that of the whole."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.mesh.alone(self.parallel):
-            self._backward(batch)
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.model.parameters()]
-        self.optimizer.zero_grad(set_to_none=True)
-        return torch.cat([part.flatten() for part in parts]) / self.scaler.get_scale()
-
     def waited_s(self) -> float:
         """Seconds that the passes so far have waited for other ranks, gradients aside."""
         return self.ranks.waited_s

@@ -184,10 +184,6 @@ class Learner(Judge, Protocol):
         """
         ...
 
-    def gradient(self, batch: Batch) -> Tensor:
-        """What this rank's part of a batch would have it learn, flat; the mean over the ranks is that of the whole batch."""
-        ...
-
     def waited_s(self) -> float:
         """Seconds that the steps so far have waited for other ranks, but for their gradients."""
         ...

@@ -138,15 +138,6 @@ class RelistenLearner(FrozenListens):
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def gradient(self, batch: Batch) -> Tensor:
-        """This rank's gradient of a batch's loss, flat, tables and all: its mean over the ranks is that of the whole."""
-        self._forget()
-        with self._threads():
-            self._backward(batch)
-        flat = torch.cat([_gradient(each).flatten() for each in self.model.parameters()])
-        self._forget()
-        return flat.mul_(self.mesh.world_size / self.scaler.get_scale())
-
     def waited_s(self) -> float:
         """Seconds that the passes have waited for other ranks, gradients aside: none."""
         return 0.0

@@ -20,7 +20,6 @@ from parallel_tunes.parallel import topology
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.train.learner import Batch, Learner, Source
-from parallel_tunes.train.noise import measure_noise
 from parallel_tunes.train.stopwatch import Stopwatch
 
 FILE = "timing.json"
@@ -29,7 +28,6 @@ LAST = 3  # blocks that are compared with as many before them
 SETTLED = 0.05  # largest relative difference of their medians
 MOST_BLOCKS = 40
 FEWEST_STEPS = 3  # of a window
-NOISE_STEPS = 8
 
 
 @dataclass
@@ -67,7 +65,6 @@ class Rehearsal:
             step_s, num_warm, is_stable = self._warm_up(batches)
             num = max(round(self.cfg.timing_s / step_s), FEWEST_STEPS)
             shared, bare = self._time_windows(batches, num)
-            noise = measure_noise(self.learner, batches, self.mesh, NOISE_STEPS)
         found = {
             "first_steps_s": self.mesh.largest(first_steps_s),
             "num_warm": num_warm,
@@ -77,7 +74,6 @@ class Rehearsal:
             "shared": asdict(shared),
             "bare": asdict(bare) if bare else None,
             "peak_memory_mib": [round(peak, 1) for peak in self.mesh.gather(self.mesh.peak_memory_mib)],
-            "noise": noise,
             "machines": list_machines(self.mesh),
         }
         self.mesh.on_first(partial(run.write_bytes, FILE, (json.dumps(found, indent=1) + "\n").encode()))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from parallel_tunes.jobs import JOBS
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.schema import build
 from parallel_tunes.train import stopwatch, timing
-from parallel_tunes.train.learner import Batch
-from parallel_tunes.train.noise import measure_noise
 
 
 def read(folder: Path, name: str = "report.json") -> Any:
@@ -123,7 +120,6 @@ def test_windows_of_a_world_of_one(workshop: Path) -> None:
     )
     assert all(data < step for data, step in zip(shared["data_s"], shared["step_s"], strict=True))
     assert timing["num_warm"] >= 6
-    assert timing["noise"] is not None
 
 
 @pytest.mark.slow
@@ -177,33 +173,3 @@ def test_a_target_ends_a_seed(workshop: Path) -> None:
         "epochs": [None, None],
         "seconds": [None, None],
     }
-
-
-class Slopes:
-    """Of a learner whose samples' gradients are their inputs."""
-
-    def gradient(self, batch: Batch) -> Tensor:
-        assert isinstance(batch.inputs, Tensor)
-        return batch.inputs.double().sum(0) / batch.num_global
-
-
-def test_norms_of_gradients_over_few_samples_and_many() -> None:
-    """With gradients g + noise of variance t in all, E|mean of b|² = |g|² + t/b."""
-    generator = torch.Generator().manual_seed(0)
-    truth, deviation, dimension = torch.full((50,), 0.2), 0.5, 50
-
-    def draw(num: int) -> Batch:
-        inputs = truth + deviation * torch.randn(num, dimension, generator=generator)
-        zeros = torch.zeros(num, dtype=torch.int64)
-        return Batch(inputs, zeros, torch.ones(num), zeros, num, zeros)
-
-    learner = Slopes()
-    found = measure_noise(learner, iter([draw(9) for _ in range(400)]), Mesh(), 300)
-    assert found is not None
-    assert len(found["small"]) == 300
-    assert set(found["per_big"]) == {1 / 9}
-    assert set(found["per_small"]) == {(1 / 4 + 1 / 5) / 2}
-    square, trace = float(truth.square().sum()), deviation**2 * dimension
-    assert statistics.mean(found["big"]) == pytest.approx(square + trace / 9, rel=0.05)
-    assert statistics.mean(found["small"]) == pytest.approx(square + trace * (1 / 4 + 1 / 5) / 2, rel=0.05)
-    assert measure_noise(learner, iter([draw(1)]), Mesh(), 3) is None  # nothing to compare with
