@@ -185,7 +185,7 @@ def test_an_interrupt_while_a_track_is_encoded_leaves_no_half_file(tmp_path: Pat
     words = ("synth", "num_artists=1", "tracks_per_artist=50", "run.name=a", "duration_s=20", "channels=2",
              "format=opus", "sample_rate_hz=48000")  # fmt: skip
     process = start(*words, cwd=tmp_path)
-    wait_until(lambda: process.poll() is not None or list(tmp_path.rglob("*.opus")), what="the first of 500 tracks")
+    wait_until(lambda: process.poll() is not None or list(tmp_path.rglob("[!.]*.opus")), what="the first of 500 tracks")
     os.killpg(process.pid, signal.SIGINT)  # most likely while the second is encoded, which takes most of the time
     said = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 130, said
