@@ -14,9 +14,7 @@ from parallel_tunes.schema import key
 @dataclass(frozen=True, kw_only=True)
 class ListensConfig:
     kind: str = key("where the tables come from", choices=("kkbox",))
-    root: Path | None = key(
-        "folder of train, songs, members, song_extra_info and perhaps test, each .csv or .csv.gz"
-    )
+    root: Path | None = key("folder of train, songs, members, song_extra_info and perhaps test, each .csv or .csv.gz")
     columns: Path | None = key("a preprocess run's folder; default: looked for under logs/preprocess")
     threads: int = key(
         "threads that read; 0: one for each core. The columns are the same for any number", low=0, high=1024

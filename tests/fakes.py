@@ -256,7 +256,7 @@ def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what:
     until = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def suspend(process: psutil.Process) -> None:

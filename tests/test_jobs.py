@@ -4,7 +4,8 @@ import json
 import os
 import resource
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fakes import PATIENCE_S, TINY, corpus_of, door, ptunes, start, tone, write_audio, write_bad, write_tree
+from fakes import (
+    PATIENCE_S,
+    TINY,
+    corpus_of,
+    door,
+    launch,
+    ptunes,
+    tone,
+    wait_until,
+    write_audio,
+    write_bad,
+    write_tree,
+)
 
 Door = Callable[..., int]
 
@@ -106,27 +119,45 @@ def test_changed_and_added_files_are_taken_up(run: Door, tmp_path: Path) -> None
     assert read(tmp_path / "logs/preprocess/a/manifest.json")["num_tracks"] == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("engines", [0, 2])
+PAUSE = """
+import contextlib, pathlib, sys, time
+from parallel_tunes import __main__, preprocess
+
+map_tasks, paused = preprocess.map_tasks, pathlib.Path(sys.argv[1])
+
+def map_and_pause(*words, **more):
+    with contextlib.closing(map_tasks(*words, **more)) as shards:
+        for made in shards:
+            yield made
+            paused.touch()
+            while True:  # a signal may come to another thread
+                time.sleep(0.05)
+
+preprocess.map_tasks = map_and_pause
+__main__.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("number", "engines"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
 def test_an_interrupted_preprocess_leaves_nothing_half_written_and_goes_on(
     number: signal.Signals, engines: int, workshop: Path
 ) -> None:
-    """Stopped by Ctrl-C or a scheduler; the whole process group gets the signal, as from a terminal."""
+    """Stopped by Ctrl-C or a scheduler; the whole process group gets the signal, as from a terminal, after the first shard."""
     name = f"stopped-{number.name}-{engines}"
     words = [
         "preprocess",
         "data=synthetic",
         "data.root=logs/synth/corpus",
         f"run.name={name}",
-        "features.hop_length=32",
-        "preprocess.shard_mib=1",
+        "preprocess.shard_mib=0.3",
         f"parallel.engines={engines}",
     ]
-    folder = workshop / "logs/preprocess" / name
-    process = start(*words, cwd=workshop)
-    while not list(folder.glob("shard-*.json")):
-        assert process.poll() is None
-        time.sleep(0.005)
+    folder, paused = workshop / "logs/preprocess" / name, workshop / f"{name}-paused"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSE, str(paused), *words], cwd=workshop, env=launch()[1],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: paused.exists() or process.poll() is not None, what="a shard")
     os.killpg(process.pid, number)
     said = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 130, said

@@ -11,7 +11,7 @@ from fakes import TINY, corpus_of, door, write_tree
 from parallel_tunes.__main__ import find_variant
 from parallel_tunes.data import gtzan
 
-LIGHT = [*TINY, "model.num_residual=0", "augment=none", "features.num_mels=32", "train.num_epochs=2"]
+LIGHT = [*TINY, "run.page=true", "model.num_residual=0", "augment=none", "features.num_mels=32", "train.num_epochs=2"]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,15 @@ def test_the_more_telling_word_says_which_ladder(words: list[str], name: str) ->
 
 
 def test_the_ladder_climbs_and_goes_on(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["suite=splits", *corpus_of(workshop), *TINY, "augment=none", "train.num_epochs=1", "run.name=ladder"]
+    words = [
+        "suite=splits",
+        *corpus_of(workshop),
+        *TINY,
+        "run.page=true",
+        "augment=none",
+        "train.num_epochs=1",
+        "run.name=ladder",
+    ]
     assert door("benchmark", *words, cwd=tmp_path) == 0
     folder = tmp_path / "logs/benchmark/ladder"
     report = json.loads((folder / "report.json").read_text())

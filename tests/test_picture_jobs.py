@@ -64,7 +64,7 @@ def test_the_whole_path(run: Door, tmp_path: Path, capsys: pytest.CaptureFixture
     assert frames[:, :64].mean() > frames[:, 64:].mean()
     assert len(list((tmp_path / "logs/preprocess/a/spectrograms").rglob("*.png"))) == 16
 
-    assert run("train", f"data.root={root}", *QUICK, "run.name=t") == 0
+    assert run("train", f"data.root={root}", *QUICK, "run.name=t", "run.page=true") == 0
     assert "no shards" not in capsys.readouterr().out
     report = read(tmp_path / "logs/train/t/report.json")
     assert report["metrics"]["test"]["accuracy"] == 1.0

@@ -25,7 +25,9 @@ class Bench:
             unit="clip", groups={"all": "All"}, cells=cells, comparisons=(Comparison("fast_vs_slow", "", "slow", "fast"),),
             method=(), notes=(), key=key, examine=lambda medians: {"seen": dict(medians)},
         )  # fmt: skip
-        self.run = Run("benchmark", RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0)
+        self.run = Run(
+            "benchmark", RunConfig(dir=None, name=None, page=True, max_restarts=1), folder, is_writer=True, started=0
+        )
         self.run.open()
 
     def cell(self, name: str, seconds: float, *, cold: bool = False) -> Cell:

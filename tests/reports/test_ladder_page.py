@@ -50,7 +50,13 @@ def test_the_table_has_n_intervals_and_what_was_selected_on(rows: list[Facts]) -
 
 
 def test_the_page_holds_verdict_figure_table_and_what_is_left_out(rows: list[Facts], tmp_path: Path) -> None:
-    run = Run("benchmark", RunConfig(dir=None, name=None, page=True, max_restarts=1), tmp_path / "l", is_writer=True, started=0)
+    run = Run(
+        "benchmark",
+        RunConfig(dir=None, name=None, page=True, max_restarts=1),
+        tmp_path / "l",
+        is_writer=True,
+        started=0,
+    )
     run.config = {"model": {"name": "residual_cnn"}}
     run.open()
     missing = [{"name": "artists apart", "reason": "the artists are not known <i>"}]

@@ -69,7 +69,7 @@ def test_names_and_labels_are_text_whatever_they_hold(run: Callable[..., int], t
                 tmp_path / "music" / label / f"<b>{track}</b>.wav".replace("/", "∕"),
                 tone(200 + 700 * number + track, 1.2),
             )
-    assert run("train", f"data.root={tmp_path}/music", *TINY, "train.num_epochs=1", "run.name=a") == 0
+    assert run("train", f"data.root={tmp_path}/music", *TINY, "train.num_epochs=1", "run.name=a", "run.page=true") == 0
     page = Page((tmp_path / "logs/train/a/report.html").read_text())
     assert "script" not in page.tags
     assert "b" not in [tag for tag in page.tags if tag == "b"][1:]

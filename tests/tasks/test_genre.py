@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from fakes import PATIENCE_S, TINY, corpus_of, door, launch, ptunes
+from fakes import TINY, corpus_of, door, ptunes
 from safetensors.torch import load_file
 
 from parallel_tunes.data.batches import draw_uniform
@@ -142,19 +139,8 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
         ]
 
     ptunes(*words("whole"), cwd=workshop, ranks=4)
-    command, environment = launch(*words("killed"), ranks=4)
-    process = subprocess.Popen(
-        command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
     folder = workshop / "logs/train/killed-4"
-    while not list((folder / "checkpoints").glob("step-*.pt")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    for worker in workers:
-        worker.kill()
-    process.communicate(timeout=PATIENCE_S)
+    assert ptunes(*words("killed"), cwd=workshop, ranks=4, check=False, PT_DISTURB="step:5").returncode != 0
     assert not (folder / "model").exists()
     ptunes(*words("killed"), cwd=workshop, ranks=4)
     whole = workshop / "logs/train/whole-4"

@@ -233,7 +233,15 @@ def test_a_gpu_hears_the_same_and_is_not_waited_for(corpus: Path) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-WORDS = ["train", "features=waveform", "data=synthetic", "data.root=logs/synth/corpus", "train.num_epochs=2", *TINY]
+WORDS = [
+    "train",
+    "features=waveform",
+    "data=synthetic",
+    "data.root=logs/synth/corpus",
+    "train.num_epochs=2",
+    *TINY,
+    "run.page=true",
+]
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_on_a_gpu_its_own_time_counts() -> None:
 
 
 def words(workshop: Path, *more: str) -> list[str]:
-    return ["train", *corpus_of(workshop), *TINY, "train.batch=4", "train.num_epochs=1", *more]
+    return ["train", *corpus_of(workshop), *TINY, "run.page=true", "train.batch=4", "train.num_epochs=1", *more]
 
 
 def learnt(folder: Path) -> tuple[bytes, list[Any]]:

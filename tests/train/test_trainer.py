@@ -3,15 +3,13 @@ from __future__ import annotations
 import json
 import resource
 import signal
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fakes import PATIENCE_S, TINY, corpus_of, door, launch, ptunes, without_times
+from fakes import TINY, corpus_of, door, ptunes, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -56,60 +54,41 @@ def undisturbed(workshop: Path) -> Path:
     return workshop / "logs/train/undisturbed"
 
 
-def start(workshop: Path, name: str) -> subprocess.Popen[str]:
-    command, environment = launch(*words(workshop, name))
-    return subprocess.Popen(
-        command, cwd=workshop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for_step(folder: Path, step: int) -> None:
-    for _ in range(12000):
-        if any(int(path.stem.split("-")[1]) >= step for path in (folder / "checkpoints").glob("step-*.pt")):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no step {step} in {folder}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 7), (signal.SIGKILL, 70)])
-def test_a_killed_run_goes_on_to_the_same_bits(
-    number: signal.Signals, step: int, workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "disturbance", ["signal:TERM", "during:checkpoint", pytest.param("step:70", marks=pytest.mark.slow)]
+)
+def test_a_disturbed_run_goes_on_to_the_same_bits(
+    disturbance: str, workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Killed in either seed, with or without notice; the same command then ends as if nothing had been."""
-    name = f"killed-{number.name}-{step}"
-    process = start(workshop, name)
-    wait_for_step(workshop / "logs/train" / name, step)
-    process.send_signal(number)
-    said = process.communicate(timeout=PATIENCE_S)[0]
-    if number == signal.SIGTERM:
-        assert process.returncode == 0, said
-        assert '"status": "preempted"' in (workshop / "logs/train" / name / "report.json").read_text()
+    """Stopped, or killed while it writes a checkpoint or in the second seed; the same command ends as if nothing had been."""
+    name = disturbance.replace(":", "-")
+    folder = workshop / "logs/train" / name
+    done = ptunes(*words(workshop, name), cwd=workshop, check=False, PT_DISTURB=disturbance)
+    if disturbance == "signal:TERM":
+        assert done.returncode == 0, done.stderr
+        assert '"status": "preempted"' in (folder / "report.json").read_text()
     else:
-        assert process.returncode == -number
-    assert door(*words(workshop, name), cwd=workshop) == 0
-    assert "goes on from step" in capsys.readouterr().out
-    assert same(outcome(workshop / "logs/train" / name), outcome(undisturbed))
-    page = (workshop / "logs/train" / name / "report.html").read_text()
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert door(*words(workshop, name, "run.page=true"), cwd=workshop) == 0
+    goes_on = "goes on from step" in capsys.readouterr().out
+    assert goes_on == (disturbance != "during:checkpoint")  # which is killed in its first
+    assert same(outcome(folder), outcome(undisturbed))
+    page = (folder / "report.html").read_text()
     assert "Started 2 times" in page
     assert ">None<" not in page
-    assert not list((workshop / "logs/train" / name).rglob(".partial-*"))
+    assert not list(folder.rglob(".partial-*"))
 
 
 def test_a_torn_newest_checkpoint_is_passed_over(
     workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = "torn"
-    process = start(workshop, name)
-    wait_for_step(workshop / "logs/train" / name, 6)
-    process.kill()
-    process.communicate(timeout=PATIENCE_S)
-    folder = workshop / "logs/train" / name / "checkpoints"
+    assert ptunes(*words(workshop, "torn"), cwd=workshop, check=False, PT_DISTURB="step:7").returncode != 0
+    folder = workshop / "logs/train/torn/checkpoints"
     newest = max(folder.glob("step-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     newest.write_bytes(newest.read_bytes()[:-1000])
-    assert door(*words(workshop, name), cwd=workshop) == 0
+    assert door(*words(workshop, "torn"), cwd=workshop) == 0
     assert f"{newest.name}: damaged, passed over" in capsys.readouterr().err
-    assert same(outcome(workshop / "logs/train" / name), outcome(undisturbed))
+    assert same(outcome(workshop / "logs/train/torn"), outcome(undisturbed))
 
 
 def test_a_full_disk_is_one_line_whichever_write_it_meets(
