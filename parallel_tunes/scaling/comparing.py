@@ -50,6 +50,7 @@ def _compare_cell(name: str, one: list[Row], other: list[Row], seed: int) -> dic
         "name": name,
         "gpus": one[0].get("gpus") if one[0]["kind"] == "train" else one[0].get("engines"),
         **axes,
+        "n": [len(_rates(one)), len(_rates(other))],
         "a": median_interval(_rates(one), seed=seed).to_plain(),
         "b": median_interval(_rates(other), seed=seed).to_plain(),
         "ratio": ratio.to_plain(),

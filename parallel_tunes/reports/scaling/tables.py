@@ -203,6 +203,7 @@ def comparison_table(metrics: Facts) -> Table:
                 Value(DASH if cell[key] is None else str(cell[key]))
                 for key in ("name", "precision", "words", "gpus", "batch")
             ),
+            Value(", ".join(map(str, cell["n"]))),
             *(show(cell[key]) for key in ("a", "b", "ratio")),
         ]
         for cell in metrics["cells"]
@@ -210,5 +211,5 @@ def comparison_table(metrics: Facts) -> Table:
     unit = "tracks/s" if all(cell["batch"] is None for cell in metrics["cells"]) else "samples/s"
     if len({cell["batch"] is None for cell in metrics["cells"]}) > 1:
         unit = "samples/s; preprocessing: tracks/s"
-    heads = ["cell", "precision", "B is", "N", "batch", f"A ({unit})", f"B ({unit})", "B / A"]
+    heads = ["cell", "precision", "B is", "N", "batch", "launches (A, B)", f"A ({unit})", f"B ({unit})", "B / A"]
     return Table("Cells of both", heads, rows, 3)
