@@ -21,7 +21,7 @@ def _name_data(file: Any, number: int) -> str:
 # numba numbers the files that it keeps by an index which it has read before. Two processes that compile at the same time
 # would both write to one name, and every later process would run the wrong function for a type, or crash: seen with
 # librosa's. Whoever imports this module writes to names that cannot meet.
-caching.IndexDataCacheFile._data_name = _name_data
+caching.IndexDataCacheFile._data_name = _name_data  # type: ignore[method-assign]
 
 
 def compile_with(*sources: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:

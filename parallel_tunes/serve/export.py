@@ -65,11 +65,7 @@ def export_genre(folder: ModelFolder) -> Graphs:
     num_frames = int(windows["num_frames"])
     architecture = folder.facts["architecture"]
     # dense layers take one size, pieces are placed for one length of window, and torch exports recurrent layers for one length
-    is_fixed = (
-        bool(architecture["dense"])
-        or architecture["head"] == "recurrent"
-        or windows.get("piece", num_frames) < num_frames
-    )
+    is_fixed = bool(architecture["dense"]) or architecture["head"] == "recurrent" or windows["piece"] < num_frames
     names = {0: "batch"} if is_fixed else {0: "batch", 1: "num_samples"}
     if features.kind == "picture":
         example = {"levels": torch.zeros(2, features.num_mels, num_frames)}
