@@ -21,14 +21,14 @@ from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch, needs_r
 import parallel_tunes.compiled  # noqa: F401  what librosa compiles here is kept under names that cannot meet
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what reads real data."""
+    if needs_real.mark in item.iter_markers("skipif"):
+        item.add_marker(pytest.mark.real)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file, and all that needs the one Slurm, on one worker; begin with what takes longest."""
-    for item in items:
-        if needs_real.mark in item.iter_markers("skipif"):
-            item.add_marker(pytest.mark.real)
-        group = "slurm" if item.get_closest_marker("slurm") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with what takes longest, so that it is not left to a single worker at the end."""
     ranks: dict[Path, int] = {}
     for item in items:
         rank = 0 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 2

@@ -102,7 +102,7 @@ def test_copies_and_lists_are_rungs_and_validation_judges_where_no_test_is(tmp_p
         assert row["accuracy_ci95"][0] <= row["accuracy"] <= row["accuracy_ci95"][1]
     page = (folder / "report.html").read_text()
     assert "selected on" in page
-    assert "Judged by the validation split" in page
+    assert "of the validation split, which also chose the epoch" in page
 
 
 def _of_genre(names: tuple[str, ...], genre: str) -> list[str]:

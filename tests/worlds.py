@@ -31,7 +31,7 @@ CHECKS: dict[int, tuple[str, ...]] = {
         "parallel.test_batch_norm:learn",
         "train.test_world_size:train_here",
         "train.test_world_size:accumulate_here",
-        "train.sharing:solve_all",
+        "train.sharing:solve_here",
     ),
     4: ("train.test_world_size:train_here",),
 }

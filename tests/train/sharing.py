@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from margin_problems import Problem
 
 from parallel_tunes import schema
@@ -46,7 +47,7 @@ def learner(**changed: object) -> MarginConfig:
     return schema.build(MarginConfig, schema.defaults("learner", str(changed.get("name", "numba"))) | changed)
 
 
-def solve_all(mesh: Mesh, folder: Path | None = None) -> dict[str, Floats]:
+def solve_all(mesh: Mesh) -> dict[str, Floats]:
     """The weights of all problems."""
     found = {}
     for key, (rows, name, solver) in SHARED.items():
@@ -54,3 +55,7 @@ def solve_all(mesh: Mesh, folder: Path | None = None) -> dict[str, Floats]:
         assert solution.is_certified, f"{key}: {solution.gap}"
         found[key] = solution.w
     return found
+
+
+def solve_here(mesh: Mesh, folder: Path) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(weights) for key, weights in solve_all(mesh).items()}
