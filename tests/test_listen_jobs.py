@@ -28,6 +28,7 @@ def test_columns_are_made_once(heard: Path, capsys: pytest.CaptureFixture[str]) 
     assert "data.columns=logs/preprocess/l" in capsys.readouterr().out
 
 
+@pytest.mark.extras  # LightGBM
 @pytest.mark.slow
 def test_the_ladder_climbs_and_goes_on(heard: Path) -> None:
     words = ["suite=splits", *SMALL, "data.root=logs/synth/l", "run.name=ladder"]
