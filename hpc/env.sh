@@ -84,10 +84,16 @@ PYTHON
   echo "$stamp" >"$venv/.pt-stamp"
 }
 
+# what an environment was made from and for
+pt_stamp() {
+  cat "$pt_root/pyproject.toml" "$pt_root/hpc/constraints.txt" "$pt_root/hpc/env.sh" | cksum
+  echo "$pt_root ${PT_EXTRAS:-test}"
+}
+
 pt_env() {
   [ "${PT_VENV:-}" = none ] && return 0
   local venv=${PT_VENV:-$pt_root/.venv} stamp
-  stamp=$(cat "$pt_root/pyproject.toml" "$pt_root/hpc/constraints.txt" "$pt_root/hpc/env.sh" | cksum; echo "$pt_root ${PT_EXTRAS:-test}")
+  stamp=$(pt_stamp)
   if [ "$(cat "$venv/.pt-stamp" 2>/dev/null)" != "$stamp" ]; then
     mkdir -p "$(dirname "$venv")"
     # nodes that start together make it once

@@ -67,7 +67,7 @@ def test_a_site_is_chosen_by_name_or_by_host(tmp_path: Path) -> None:
 
 def test_a_finished_environment_is_taken_as_it_is(tmp_path: Path) -> None:
     """The second time nothing is installed: neither pip nor another Python is called."""
-    stamp = shell('. hpc/env.sh >/dev/null 2>&1; cat "$VIRTUAL_ENV/.pt-stamp"').stdout
+    stamp = shell(". hpc/env.sh >/dev/null 2>&1; pt_stamp", PT_VENV="none").stdout
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / ".pt-stamp").write_text(stamp)

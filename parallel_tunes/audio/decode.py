@@ -126,7 +126,7 @@ class Sound:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the samples are the file's own: 16 bits, one channel, the wanted rate. They come as int16 then."""
+        """True if the samples need no conversion: 16 bits, one channel, the wanted rate. They are then read as int16."""
         return bool(self._file.subtype == "PCM_16" and self._file.channels == 1 and self._rates[0] == self._rates[1])
 
     def read(self) -> Samples:

@@ -109,7 +109,7 @@ class Spectrogram:
 
 
 def is_fusible(definition: LogMel) -> bool:
-    """Whether the fused kernel can transform these frames: powers of two, and not too short to be exact."""
+    """Return True if the fused kernel supports this frame length: a power of two, and long enough to be exact."""
     n_fft = definition.n_fft
     return n_fft >= fused.SHORTEST and n_fft & (n_fft - 1) == 0
 

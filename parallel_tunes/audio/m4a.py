@@ -12,7 +12,7 @@ ENDINGS = frozenset((".m4a", ".mp4", ".m4b", ".aac"))
 
 
 class M4aFile:
-    """What decoding needs of soundfile.SoundFile.
+    """M4A reader with the part of the interface of soundfile.SoundFile that decoding uses.
 
     Raises:
         RuntimeError: torchcodec is missing, or cannot read the file.

@@ -71,7 +71,7 @@ class PeerTask:
 
     @property
     def num_units(self) -> int:
-        """Of progress: files."""
+        """Number of files, the unit of progress."""
         return 1
 
     def after_death(self, suspects: list[str], unit: int) -> tuple[PeerTask, list[str]]:

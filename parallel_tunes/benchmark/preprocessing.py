@@ -72,7 +72,7 @@ def open_suite(cfg: BenchmarkJob, run: Run, machine: Mapping[str, Any]) -> Itera
 
 
 def list_comparisons(cfg: BenchmarkConfig) -> Iterator[Comparison]:
-    """What is compared, if both cells are there."""
+    """List the comparisons; those of which a cell is missing are left out later."""
     yield Comparison("logmel_vs_librosa_1core", "one core: ours against librosa", "librosa_wav22", "ours_wav22")
     yield Comparison(
         "logmel_vs_torchaudio_1core", "one core: ours against torchaudio", "torchaudio_wav22", "ours_wav22"

@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Listens:
-    """What is trained on: rows, and the star around them, as `Star.describe` takes it."""
+    """Training rows and the tables that describe their users and songs, as `Star.describe` takes them."""
 
     sizes: Sizes
     num_train: int  # the first rows; those after them are for judging
@@ -73,7 +73,7 @@ class Listens:
 
     @classmethod
     def open(cls, folder: Path) -> Listens:
-        """What `keep` wrote."""
+        """Read what `keep` wrote."""
         written: dict[str, Any] = json.loads((folder / SIZES).read_text())
         sizes: dict[str, Any] = {
             name: tuple(each) if isinstance(each, list) else each for name, each in written["sizes"].items()
@@ -95,7 +95,7 @@ class Listens:
         return np.sort(np.random.default_rng(step).integers(0, self.num_train, batch))
 
     def rows(self, ids: NDArray[np.int64]) -> Rows:
-        """What a model is asked of some rows."""
+        """Return the inputs of some rows."""
         return Rows(torch.from_numpy(self.codes[ids]), torch.from_numpy(self.numbers[ids]))
 
     def batch(self, step: int, batch: int) -> Batch:

@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many times faster the cell `fast` is than the cell `slow`."""
+    """Speed-up of the cell `fast` over the cell `slow`."""
 
     name: str
     what: str

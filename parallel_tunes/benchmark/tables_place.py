@@ -48,7 +48,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where tables, columns and rows to train on lie."""
+    """Folders of the tables, the columns and the training rows."""
 
     folder: Path
     num_listens: int
