@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import PATIENCE_S, ROOT, TINY, Cluster, Worlds, door, launch, needs_real
+from xdist.scheduler import LoadFileScheduling
 
 import parallel_tunes.compiled  # noqa: F401  what librosa compiles here is kept under names that cannot meet
 
@@ -34,6 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rank = 0 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("slow") else 2
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
+
+
+def scope_of(test: str) -> str:
+    """Tests of one scope run on one worker: those of a file, and those of all files that need Slurm, which share a cluster."""
+    file = test.partition("::")[0]
+    return "slurm" if "mark.slurm" in (ROOT / file).read_text() else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """What sends tests to the workers."""
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 @pytest.fixture

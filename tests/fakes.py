@@ -251,12 +251,14 @@ def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_until(holds: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "") -> None:
+def wait_until(
+    holds: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "", pause_s: float = 0.02
+) -> None:
     """Look again and again until something holds."""
     until = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def suspend(process: psutil.Process) -> None:
@@ -330,5 +332,6 @@ class Cluster:
     def wait(self, job: str, state: str = "COMPLETED") -> None:
         """Until a job is in a state; fails at once where it has ended in another."""
         final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-        wait_until(lambda: self.state(job) in final | {state}, what=f"{state}: {self.facts(job)}")
+        # each look starts a process
+        wait_until(lambda: self.state(job) in final | {state}, what=f"{state}: {self.facts(job)}", pause_s=0.3)
         assert self.state(job) == state, self.facts(job)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from fakes import PATIENCE_S, ROOT, TINY, Cluster, wait_until
+from fakes import PATIENCE_S, ROOT, TINY, Cluster, suspend, wait_until
 
 from parallel_tunes import verification
 from parallel_tunes.parallel import slurm
@@ -22,11 +22,12 @@ from parallel_tunes.train.checkpoint import steps_in
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 DATA = ["data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus"]
 TRAIN = ["task=genre", *DATA, *TINY, "train.precision=fp32", "train.patience=1000", "train.checkpoint_every=3"]
+TWO_NODES = ("--nodes=2", "--gpus-per-node=1", "--time=30")
 FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2", "--time=30")
 
 
 def train(
-    cluster: Cluster, folder: Path, name: str, *words: str, options: tuple[str, ...] = FOUR_RANKS, epochs: int = 24
+    cluster: Cluster, folder: Path, name: str, *words: str, options: tuple[str, ...] = TWO_NODES, epochs: int = 24
 ) -> str:
     """Submit a training from a folder that is not the checkout; the job's number."""
     given = (*TRAIN, f"train.num_epochs={epochs}", f"run.name={name}", *words)
@@ -58,7 +59,7 @@ def undisturbed(cluster: Cluster, workshop: Path) -> Path:
     job = train(cluster, workshop, "undisturbed")
     cluster.wait(job)
     report = read(workshop / "logs/train/undisturbed")
-    assert (report["status"], report["world_size"], report["restarts"]["num"]) == ("complete", 4, 0)
+    assert (report["status"], report["world_size"], report["restarts"]["num"]) == ("complete", 2, 0)
     assert "report: logs/train/undisturbed/report.json" in output(workshop, job)
     return workshop / "logs/train/undisturbed"
 
@@ -97,7 +98,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     job = train(cluster, workshop, "first")
     folder = workshop / "logs/train/first"
     wait_for_rows(cluster, job, folder, 3)
-    ranks(cluster, job)[2].send_signal(signal.SIGKILL)
+    ranks(cluster, job)[1].send_signal(signal.SIGKILL)
     wait_until(lambda: len(read_starts(folder)) == 2, what="torchrun starts the ranks again")
     wait_for_rows(cluster, job, folder, 7)
     cluster.ask("scontrol", "requeue", job)
@@ -109,7 +110,7 @@ def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Pa
     cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
     waiting = ranks(cluster, job).values()
     for process in waiting:
-        process.suspend()
+        suspend(process)
     wait_until(lambda: "USR1: asking the job to stop" in output(workshop, job), what="USR1 from Slurm")
     for process in waiting:
         process.resume()
@@ -181,9 +182,9 @@ def test_scancel_checkpoints_and_another_world_size_goes_on(
     cluster.wait(job, "CANCELLED")
     assert read(folder)["status"] == "preempted"
     assert read(folder)["restarts"]["starts"][0]["cause"] == "SIGTERM, cancelled"
-    cluster.wait(train(cluster, workshop, "fewer", options=("--nodes=1", "--gpus-per-node=2", "--time=30")))
+    cluster.wait(train(cluster, workshop, "fewer", options=("--nodes=1", "--gpus-per-node=1", "--time=30")))
     report = read(folder)
-    assert report["world_size"] == 2
+    assert report["world_size"] == 1
     assert cluster.state(job) == "CANCELLED"
     assert [row["samples"] for row in rows(folder)] == [row["samples"] for row in rows(undisturbed)]
     assert rows(folder)[-1]["train"]["loss"] == pytest.approx(rows(undisturbed)[-1]["train"]["loss"], rel=1e-3)
@@ -224,7 +225,7 @@ def test_a_rendezvous_that_fails_says_so(cluster: Cluster, workshop: Path) -> No
     with socket.socket() as taken:
         taken.bind(("", slurm.rendezvous_port(str(int(ahead) + 1), cluster.environment["SLURM_CONF"])))
         taken.listen()
-        job = train(cluster, workshop, "nobody", epochs=1, options=(*FOUR_RANKS, "--no-requeue"))
+        job = train(cluster, workshop, "nobody", epochs=1, options=(*TWO_NODES, "--no-requeue"))
         assert int(job) == int(ahead) + 1
         cluster.wait(job, "FAILED")
     assert "the start or the rendezvous failed" in output(workshop, job)
@@ -286,12 +287,12 @@ def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(clu
     )
     assert "report: logs/preprocess/serial/report.json" in serial
     array = cluster.sbatch(
-        "preprocess", *words, "run.name=array", options=("--array=0-7", "--cpus-per-task=1"), cwd=workshop
+        "preprocess", *words, "run.name=array", options=("--array=0-3", "--cpus-per-task=1"), cwd=workshop
     )
-    killed = f"{array}_5"
-    wait_until(lambda: cluster.state(killed) != "PENDING", what="task 5 starts")
+    killed = f"{array}_2"
+    wait_until(lambda: cluster.state(killed) != "PENDING", what="task 2 starts")
     cluster.ask("scancel", "--signal=KILL", "--full", killed, check=False)
-    engines = ("parallel.launcher=slurm", "parallel.engines=4", "run.name=engines")
+    engines = ("parallel.launcher=slurm", "parallel.engines=2", "run.name=engines")
     shared = cluster.sbatch("preprocess", *words, *engines, options=("--nodes=2", "--cpus-per-task=2"), cwd=workshop)
     wait_until(lambda: not cluster.ask("squeue", "--noheader", "--jobs", array).strip(), what="the array ends")
     own = (
@@ -303,7 +304,7 @@ def test_preprocessing_as_an_array_and_on_engines_gives_the_serial_checksums(clu
     cluster.ask(*command, cwd=workshop, variables={"PYTHONPATH": str(ROOT)})
     folders = {name: workshop / "logs/preprocess" / name for name in ("serial", "array", "engines", "job")}
     assert not (folders["array"] / "manifest.json").exists()
-    again = cluster.sbatch("preprocess", *words, "run.name=array", options=("--array=5",), cwd=workshop)
+    again = cluster.sbatch("preprocess", *words, "run.name=array", options=("--array=2",), cwd=workshop)
     wait_until(lambda: (folders["array"] / "manifest.json").exists(), what=f"the array's last task merges {again}")
     cluster.wait(shared)
     manifests = {name: (folder / "manifest.json").read_text() for name, folder in folders.items()}

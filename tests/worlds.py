@@ -33,7 +33,6 @@ CHECKS: dict[int, tuple[str, ...]] = {
         "train.test_world_size:accumulate_here",
         "train.sharing:solve_here",
     ),
-    4: ("train.test_world_size:train_here",),
 }
 
 

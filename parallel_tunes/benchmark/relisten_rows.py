@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from parallel_tunes import files
 from parallel_tunes.data import causal, listens
 from parallel_tunes.data.listen_stages import LISTEN_COLUMNS
 from parallel_tunes.data.vocabulary import fit_lookup
@@ -69,7 +70,7 @@ class Listens:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
-        (folder / SIZES).write_text(json.dumps({"sizes": asdict(self.sizes), "num_train": self.num_train}))
+        files.write_json(folder / SIZES, {"sizes": asdict(self.sizes), "num_train": self.num_train})
 
     @classmethod
     def open(cls, folder: Path) -> Listens:

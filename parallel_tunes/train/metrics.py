@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_RESAMPLES = 2000
+Z = 1.959964  # the normal distribution's quantile of 0.975
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ def classification(
         classes: names, in the order of the columns.
         groups: shape (num_tracks,): tracks of one group (artist) are resampled together; None resamples tracks.
     """
-    # here, since every rank of a training would pay for it at its start
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
     predicted = probabilities.argmax(1)
     right = predicted == targets
-    labels = np.arange(len(classes))
-    precision, recall, f1, support = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
+    # not by scikit-learn, whose import takes longer than a small training
+    num = len(classes)
+    counts = np.bincount(targets * num + predicted, minlength=num**2).reshape(num, num)
+    hits, support, answered = np.diag(counts), counts.sum(1), counts.sum(0)
+    precision, recall = hits / np.maximum(answered, 1), hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + answered, 1)
     interval, method = interval_of_mean(right.astype(np.float64), groups)
     present = support > 0
     return {
@@ -87,7 +89,7 @@ def classification(
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
             for name, p, r, f, s in zip(classes, precision, recall, f1, support, strict=True)
         },
-        "confusion": {"labels": classes, "counts": confusion_matrix(targets, predicted, labels=labels).tolist()},
+        "confusion": {"labels": classes, "counts": counts.tolist()},
     }
 
 
@@ -101,10 +103,8 @@ def interval_of_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | No
     _, members = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
     sums, sizes = np.bincount(members, weights=values), np.bincount(members)
     if values.min() == values.max():
-        from scipy.stats import binomtest  # rarely needed
-
-        interval = binomtest(round(float(values[0])) * len(sums), len(sums)).proportion_ci(method="wilson")
-        return [float(interval.low), float(interval.high)], f"Wilson score over {len(sums)} {unit}"
+        doubt = Z**2 / (len(sums) + Z**2)  # what Wilson's formula becomes where all or none are right
+        return ([1 - doubt, 1.0] if values[0] else [0.0, doubt]), f"Wilson score over {len(sums)} {unit}"
     rng = np.random.default_rng(0)
     means = np.empty(NUM_RESAMPLES)
     for at in range(NUM_RESAMPLES):

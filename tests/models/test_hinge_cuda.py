@@ -53,6 +53,7 @@ def split(name: str, values: Any) -> list[Any]:
     return [*values[:4], np.array(values[4:])] if name == "sums" else [np.array(values)]
 
 
+@pytest.mark.slow
 def test_it_gives_what_numpy_gives(told: dict[str, Any]) -> None:
     assert told["reason"] is None
     assert told["is_simulated"]
@@ -63,6 +64,7 @@ def test_it_gives_what_numpy_gives(told: dict[str, Any]) -> None:
         assert found["transfer_s"] > 0
 
 
+@pytest.mark.slow
 def test_neither_what_was_asked_before_nor_the_order_of_rows_matters(told: dict[str, Any]) -> None:
     for case in THOROUGH:
         found = told["cases"][CASES.index(case)]
@@ -72,6 +74,7 @@ def test_neither_what_was_asked_before_nor_the_order_of_rows_matters(told: dict[
         assert_close({"sums": found["permuted"]}, {"sums": found["first"]["sums"]}, 1e-12)
 
 
+@pytest.mark.slow
 def test_its_solution_is_certified(told: dict[str, Any]) -> None:
     sure = solve_newton(NumpyOracle, problem(SOLVED)[0], Mesh().apart(), Limits(1e-8))
     assert told["solved"]["is_certified"]

@@ -70,7 +70,7 @@ def checksums(folder: Path) -> list[str]:
 
 def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
     """SIGKILL to an engine, to ipyparallel's controller or to the job itself: nothing is lost, nothing is made twice."""
-    write_tree(tmp_path / "music", num_tracks=12, duration_s=8.0)
+    write_tree(tmp_path / "music", num_tracks=6, duration_s=8.0)
     slow = ("features.hop_length=2", "features.num_mels=16")  # some seconds of work, to be killed in the midst of
     words = (f"data.root={tmp_path}/music", "preprocess.shard_mib=6", *slow)
     ptunes("preprocess", *words, "run.name=whole", "parallel.engines=0", cwd=tmp_path)

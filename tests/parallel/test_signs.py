@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from fakes import PATIENCE_S, TINY, corpus_of, launch, wait_until
+from fakes import PATIENCE_S, TINY, corpus_of, launch, suspend, wait_until
 from signing import read_world
 
 from parallel_tunes.parallel import signs
@@ -137,12 +137,12 @@ def test_one_rank_says_it_for_all() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("num_ranks", "victim"), [(4, 3), (2, 0)], ids=["the last", "the first, which keeps the store"]
+    ("num_ranks", "victim"), [(3, 2), (2, 0)], ids=["the last", "the first, which keeps the store"]
 )
 def test_a_stopped_rank_ends_the_run_and_is_named(num_ranks: int, victim: int, workshop: Path) -> None:
     """In a real training: after parallel.timeout_s, on one line, and nothing stays behind."""
     name = f"stopped-{victim}"
-    endless = ["train.num_epochs=9999", "train.patience=9999", "parallel.timeout_s=15"]
+    endless = ["train.num_epochs=9999", "train.patience=9999", "parallel.timeout_s=30"]
     words = ["train", *corpus_of(workshop), *TINY, *endless, f"run.name={name}"]
     # hpc/torchrun.sh has torch keep its store in rank 0, plain torchrun in its own process
     command, environment = launch(*words, ranks=num_ranks)
@@ -154,7 +154,7 @@ def test_a_stopped_rank_ends_the_run_and_is_named(num_ranks: int, victim: int, w
     try:
         wait_until(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None, what="training")
         ranks = {int(child.environ()["RANK"]): child for child in process.children()}
-        ranks[victim].suspend()
+        suspend(ranks[victim])
         _, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         left = [rank for rank in [process, *ranks.values()] if rank.is_running()]
@@ -164,7 +164,7 @@ def test_a_stopped_rank_ends_the_run_and_is_named(num_ranks: int, victim: int, w
     assert not left
     (line,) = (line for line in errors.splitlines() if line.startswith("ptunes: "))
     where = rf"rank {victim} \(host .+, process {ranks[victim].pid}\)"
-    said = rf"{where} has not answered for \d+ s \(parallel.timeout_s=15\): it is stopped"
+    said = rf"{where} has not answered for \d+ s \(parallel.timeout_s=30\): it is stopped"
     assert re.fullmatch(f"ptunes: {said}", line)
     if victim != 0:
         report = json.loads((folder / "report.json").read_text())

@@ -107,17 +107,17 @@ def evaluate_words(workshop: Path, name: str) -> list[str]:
     return ["evaluate", f"model={workshop}/logs/train/tiny/model", *corpus_of(workshop), f"run.name={name}"]
 
 
-def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
+def test_one_rank_and_three_judge_alike(workshop: Path) -> None:
     """Counts and metrics of an evaluation do not depend on how many ranks share it; nor does the training's own test."""
     found = []
-    for ranks in (1, 2, 3):
+    for ranks in (1, 3):
         words = evaluate_words(workshop, f"on-{ranks}")
         if ranks == 1:
             assert door(*words, cwd=workshop) == 0
         else:
             ptunes(*words, cwd=workshop, ranks=ranks)
         found.append(report(workshop / f"logs/evaluate/on-{ranks}"))
-    assert [one["world_size"] for one in found] == [1, 2, 3]
+    assert [one["world_size"] for one in found] == [1, 3]
     trained = report(workshop / "logs/train/tiny")["metrics"]["test"]
     for one in found:
         assert one["metrics"]["test"] == trained
@@ -125,7 +125,7 @@ def test_one_two_and_three_ranks_judge_alike(workshop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> None:
+def test_three_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> None:
     """With the full model, whose gradients fill more than one bucket: from 3 ranks on their order shows in the bits."""
 
     def words(name: str) -> list[str]:
@@ -133,17 +133,17 @@ def test_four_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> Non
             "train",
             *corpus_of(workshop),
             *TINY[2:],
-            "train.num_epochs=3",
+            "train.num_epochs=2",
             "train.checkpoint_every=2",
-            f"run.name={name}-4",
+            f"run.name={name}-3",
         ]
 
-    ptunes(*words("whole"), cwd=workshop, ranks=4)
-    folder = workshop / "logs/train/killed-4"
-    assert ptunes(*words("killed"), cwd=workshop, ranks=4, check=False, PT_DISTURB="step:5").returncode != 0
+    ptunes(*words("whole"), cwd=workshop, ranks=3)
+    folder = workshop / "logs/train/killed-3"
+    assert ptunes(*words("killed"), cwd=workshop, ranks=3, check=False, PT_DISTURB="step:5").returncode != 0
     assert not (folder / "model").exists()
-    ptunes(*words("killed"), cwd=workshop, ranks=4)
-    whole = workshop / "logs/train/whole-4"
+    ptunes(*words("killed"), cwd=workshop, ranks=3)
+    whole = workshop / "logs/train/whole-3"
     one, other = (load_file(path / "model/model.safetensors") for path in (whole, folder))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert report(folder)["metrics"] == report(whole)["metrics"]

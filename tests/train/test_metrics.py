@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from parallel_tunes.train import metrics
 
@@ -21,8 +28,9 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert found["n"] == 200
     assert found["accuracy"] == pytest.approx(accuracy_score(targets, predicted))
     assert found["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
-    assert np.sum(found["confusion"]["counts"]) == 200
-    assert sum(row["support"] for row in found["per_class"].values()) == 200
+    assert found["confusion"]["counts"] == confusion_matrix(targets, predicted).tolist()
+    per_class = [[*row.values()] for row in found["per_class"].values()]
+    np.testing.assert_allclose(per_class, np.transpose(precision_recall_fscore_support(targets, predicted)))
     assert found["accuracy_ci95"][0] < found["accuracy"] < found["accuracy_ci95"][1]
 
 
@@ -31,7 +39,7 @@ def test_a_label_without_tracks_does_not_count_in_the_mean() -> None:
         np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 1]), ["a", "b", "c"], None
     )
     assert found["macro_f1"] == 1.0
-    assert found["per_class"]["c"]["support"] == 0
+    assert found["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -63,6 +71,8 @@ def test_all_right_is_no_certainty() -> None:
     assert high == 1.0
     assert 0.8 < low < 0.9
     assert "Wilson" in method
+    wilson = binomtest(20, 20).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((wilson.low, wilson.high), rel=1e-6)
     assert metrics.interval_of_mean(np.ones(20), np.repeat(np.arange(4), 5))[0][0] < low
     assert metrics.interval_of_mean(np.zeros(20), None)[0][1] == pytest.approx(1 - low)
 
