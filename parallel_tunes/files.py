@@ -57,16 +57,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str, *, before_rename: Callable[[], None] | None = None) -> None:
+def write_text(path: Path, text: str) -> None:
     """`write_file` for text, UTF-8."""
-    write_file(path, lambda stream: stream.write(text.encode()), before_rename=before_rename)
+    write_file(path, lambda stream: stream.write(text.encode()))
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, before_rename: Callable[[], None] | None = None) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """`write_file` for JSON; NaN and infinities are refused, because they are no JSON."""
-    write_text(
-        path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", before_rename=before_rename
-    )
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def remove_partials(folder: Path, only: Collection[str] | None = None) -> None:

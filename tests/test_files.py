@@ -30,7 +30,7 @@ def test_a_refusal_before_the_rename_keeps_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError):
-        files.write_text(path, "new", before_rename=refuse)
+        files.write_file(path, lambda stream: stream.write(b"new"), before_rename=refuse)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

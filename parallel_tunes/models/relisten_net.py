@@ -37,11 +37,11 @@ class RelistenNet(Star):
     """
 
     def __init__(
-        self, sizes: Sizes, *, width: int = 64, hidden: Sequence[int] = (32, 16), num_factors: int = 0, spread: float = 0.05
-    ) -> None:  # fmt: skip
+        self, sizes: Sizes, *, width: int = 64, hidden: Sequence[int] = (32, 16), num_factors: int = 0
+    ) -> None:
         super().__init__(sizes)
         self.num_hidden, num_second = hidden
-        self.table = nn.Parameter(torch.randn(self.num_rows, width) * spread)
+        self.table = nn.Parameter(torch.randn(self.num_rows, width) * 0.05)
         self.project = nn.Linear(width, self.num_hidden + num_factors, bias=False)
         self.of_user = _linear(sizes.user_numbers, self.num_hidden + num_factors, bias=False)
         self.of_song = _linear(sizes.song_numbers, self.num_hidden + num_factors, bias=False)

@@ -26,6 +26,7 @@ from parallel_tunes.train.metrics import Judged
 from parallel_tunes.train.multi_label import HEADLINES
 
 NUM_MISTAKES = 12
+MOST_MELS = 20
 
 
 def write(
@@ -176,13 +177,13 @@ def draw_per_class(per_class: dict[str, Any]) -> Figure:
     return drawing
 
 
-def draw_mels(shards: ShardSet, classes: list[str], most: int = 20, *, multi_label: bool = False) -> Figure:
+def draw_mels(shards: ShardSet, classes: list[str], *, multi_label: bool = False) -> Figure:
     """The log-mel spectrogram of one track of each label, with as few others as there is one; its first 10 s."""
     features = shards.manifest["features"]
     seconds_a_frame = 1 / front_end.frames_per_s(front_end.restore(features))
     is_picture = features["kind"] == "picture"  # which does not say what its bands are
     held = tabulate_labels(shards.index["label"].to_numpy(object), classes, multi_label=multi_label)
-    shown = np.flatnonzero(held.any(0))[:most]
+    shown = np.flatnonzero(held.any(0))[:MOST_MELS]
     columns = min(len(shown), 5)
     num_rows = -(-len(shown) // columns)
     drawing, grid = plt.subplots(

@@ -18,6 +18,8 @@ import numpy.typing as npt
 Launches = Mapping[int, Sequence[float]]  # launch number -> the values of its windows
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
+LEVEL = 0.95
+NUM_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Interval:
         return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
 
-def median_interval(launches: Launches, *, seed: int = 0, level: float = 0.95, num: int = 2000) -> Interval:
+def median_interval(launches: Launches, *, seed: int = 0) -> Interval:
     """The median over launches of the median over their windows.
 
     The percentile interval of a median cannot leave the range of the launches: of 5 it holds the truth with a
@@ -42,17 +44,13 @@ def median_interval(launches: Launches, *, seed: int = 0, level: float = 0.95, n
     Args:
         launches: at least one, of at least one window each; they may differ in their number of windows.
         seed: of the bootstrap: the same seed gives the same interval.
-        level: wanted probability.
-        num: of bootstrap draws.
     """
     rng, windows = np.random.default_rng(seed), _Windows(launches, sorted(launches))
-    drawn = windows.draw(_places(rng, num, len(launches)), rng)
-    return _interval(windows.median(), drawn, level)
+    drawn = windows.draw(_places(rng, len(launches)), rng)
+    return _interval(windows.median(), drawn)
 
 
-def ratio_interval(
-    numerator: Launches, denominator: Launches, *, paired: bool, seed: int = 0, level: float = 0.95, num: int = 2000
-) -> Interval:
+def ratio_interval(numerator: Launches, denominator: Launches, *, paired: bool, seed: int = 0) -> Interval:
     """The ratio of two medians, the error of both propagated.
 
     Args:
@@ -60,15 +58,15 @@ def ratio_interval(
         paired: launches of the same number ran in the same round. Only those that both have are used, and they are
             drawn together, so that what both suffer in a round, a drift of the machine, leaves the ratio as it is.
             Without a number in common they are drawn apart.
-        seed, level, num: as in `median_interval`.
+        seed: as in `median_interval`.
     """
     rng, shared = np.random.default_rng(seed), sorted(set(numerator) & set(denominator))
     together = paired and bool(shared)
     above = _Windows(numerator, shared if together else sorted(numerator))
     below = _Windows(denominator, shared if together else sorted(denominator))
-    places = _places(rng, num, len(above.counts))
-    others = places if together else _places(rng, num, len(below.counts))
-    return _interval(above.median() / below.median(), above.draw(places, rng) / below.draw(others, rng), level)
+    places = _places(rng, len(above.counts))
+    others = places if together else _places(rng, len(below.counts))
+    return _interval(above.median() / below.median(), above.draw(places, rng) / below.draw(others, rng))
 
 
 class _Windows:
@@ -100,9 +98,9 @@ class _Windows:
         return np.asarray(np.median(_medians(values, counts), axis=-1), dtype=np.float64)
 
 
-def _places(rng: np.random.Generator, num: int, num_launches: int) -> Places:
-    """Which launches are drawn, with replacement; shape (num, num_launches)."""
-    return rng.integers(num_launches, size=(num, num_launches))
+def _places(rng: np.random.Generator, num_launches: int) -> Places:
+    """Which launches are drawn, with replacement; shape (NUM_DRAWS, num_launches)."""
+    return rng.integers(num_launches, size=(NUM_DRAWS, num_launches))
 
 
 def _medians(values: Array, counts: Places) -> Array:
@@ -112,6 +110,6 @@ def _medians(values: Array, counts: Places) -> Array:
     return np.asarray(np.take_along_axis(ordered, middle, axis=-1).mean(axis=-1), dtype=np.float64)
 
 
-def _interval(median: float, drawn: Array, level: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _interval(median: float, drawn: Array) -> Interval:
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(median, float(min(low, median)), float(max(high, median)))
