@@ -10,6 +10,7 @@ from typing import Any
 
 import numba
 from numba.core import caching
+from numba.np.ufunc import wrappers
 
 
 def _name_data(file: Any, number: int) -> str:
@@ -22,6 +23,21 @@ def _name_data(file: Any, number: int) -> str:
 # would both write to one name, and every later process would run the wrong function for a type, or crash: seen with
 # librosa's. Whoever imports this module writes to names that cannot meet.
 caching.IndexDataCacheFile._data_name = _name_data  # type: ignore[method-assign]
+
+
+def _build_wrapper(wrapper: Any) -> Any:
+    built = _build_or_load(wrapper)
+    if built.library.get_pointer_to_function(built.name) == 0:
+        wrapper.cache = caching.NullCache()
+        built = _build_or_load(wrapper)
+    return built
+
+
+# A gufunc (librosa has some) is kept as two files, the function and a wrapper that calls it by a name with a number, which
+# differs from process to process. Of two that compile at the same time one may leave the function, the other the wrapper:
+# NumPy would then call address 0 (https://github.com/numba/numba/issues/10128). Such a wrapper is built anew.
+_build_or_load = wrappers._GufuncWrapper.build
+wrappers._GufuncWrapper.build = _build_wrapper  # type: ignore[method-assign]
 
 
 def compile_with(*sources: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import PATIENCE_S, ROOT
 from numba.core import caching
 
 import parallel_tunes.compiled  # noqa: F401  which gives the files that numba keeps names of their own
@@ -36,3 +39,33 @@ def test_two_processes_that_compile_at_once_do_not_mix_what_they_keep(
     other.save("float64", "for float64")
     late[0]()
     assert KeptFile(str(tmp_path), "module.function", 0).load("float64") == "for float64"
+
+
+def test_a_gufunc_whose_parts_are_of_two_processes_is_built_anew(tmp_path: Path) -> None:
+    """The wrapper is of an earlier compilation than the function: seen where engines begin to work at the same time."""
+    (tmp_path / "double.py").write_text(
+        "import numba\n"
+        "@numba.guvectorize([(numba.float64[:], numba.float64[:])], '(n)->(n)', cache=True)\n"
+        "def double(x, out):\n"
+        "    for at in range(len(x)):\n"
+        "        out[at] = 2 * x[at]\n"
+    )
+    (tmp_path / "use.py").write_text(
+        "import importlib, pathlib\n"
+        "import numpy as np\n"
+        "import parallel_tunes.compiled, double\n"
+        "print(double.double(np.ones(3)))\n"
+        "for kept in pathlib.Path(__file__).parent.glob('__pycache__/double.double*.nb?'):\n"
+        "    kept.unlink()\n"
+        "importlib.reload(double)\n"
+        "print(double.double(np.ones(3)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "use.py"],
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout) == (0, "[2. 2. 2.]\n" * 2), done.stderr
+    assert list(tmp_path.glob("__pycache__/guf-*"))
