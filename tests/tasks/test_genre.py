@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from fakes import TINY, corpus_of, door, ptunes
-from safetensors.torch import load_file
 
 from parallel_tunes.data.batches import draw_uniform
 from parallel_tunes.data.shards import ShardSet
@@ -125,30 +124,6 @@ def test_one_rank_and_three_judge_alike(workshop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_ranks_are_killed_and_go_on_to_the_same_bits(workshop: Path) -> None:
-    """With the full model, whose gradients fill more than one bucket: from 3 ranks on their order shows in the bits."""
-
-    def words(name: str) -> list[str]:
-        return [
-            "train",
-            *corpus_of(workshop),
-            *TINY[2:],
-            "train.num_epochs=2",
-            "train.checkpoint_every=2",
-            f"run.name={name}-3",
-        ]
-
-    ptunes(*words("whole"), cwd=workshop, ranks=3)
-    folder = workshop / "logs/train/killed-3"
-    assert ptunes(*words("killed"), cwd=workshop, ranks=3, check=False, PT_DISTURB="step:5").returncode != 0
-    assert not (folder / "model").exists()
-    ptunes(*words("killed"), cwd=workshop, ranks=3)
-    whole = workshop / "logs/train/whole-3"
-    one, other = (load_file(path / "model/model.safetensors") for path in (whole, folder))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert report(folder)["metrics"] == report(whole)["metrics"]
-
-
 def test_more_ranks_than_training_tracks_are_refused(workshop: Path) -> None:
     lists = workshop / "one.csv"
     rows = ["path,label,split"] + [
