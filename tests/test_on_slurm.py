@@ -22,6 +22,7 @@ from parallel_tunes.train.checkpoint import steps_in
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 DATA = ["data=synthetic", "data.root=logs/synth/corpus", "data.shards=logs/preprocess/corpus"]
 TRAIN = ["task=genre", *DATA, *TINY, "train.precision=fp32", "train.patience=1000", "train.checkpoint_every=3"]
+ONE_NODE = ("--nodes=1", "--gpus-per-node=2", "--time=30")
 TWO_NODES = ("--nodes=2", "--gpus-per-node=1", "--time=30")
 FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2", "--time=30")
 
@@ -65,7 +66,7 @@ def undisturbed(cluster: Cluster, workshop: Path) -> Path:
 
 
 def assert_same(folder: Path, undisturbed: Path) -> None:
-    """Weights, optimizer, samples, losses and metrics are the same bits; no two writers were at work at once."""
+    """Weights, optimizer, samples, losses and metrics are the same bits on one node or two; no two writers were at work at once."""
     one, other = verification.read_outcome(folder), verification.read_outcome(undisturbed)
     for kind in one:
         assert list(verification.differ(one[kind], other[kind])) == [0.0] * len(
@@ -95,7 +96,7 @@ def ranks(cluster: Cluster, job: str) -> dict[int, psutil.Process]:
 
 
 def test_a_dead_rank_a_requeue_and_the_time_limit(cluster: Cluster, workshop: Path, undisturbed: Path) -> None:
-    job = train(cluster, workshop, "first")
+    job = train(cluster, workshop, "first", options=ONE_NODE)
     folder = workshop / "logs/train/first"
     wait_for_rows(cluster, job, folder, 3)
     ranks(cluster, job)[1].send_signal(signal.SIGKILL)
@@ -175,7 +176,7 @@ def test_a_lost_node_preemption_and_a_torn_checkpoint(
 def test_scancel_checkpoints_and_another_world_size_goes_on(
     cluster: Cluster, workshop: Path, undisturbed: Path
 ) -> None:
-    job = train(cluster, workshop, "fewer")
+    job = train(cluster, workshop, "fewer", options=ONE_NODE)
     folder = workshop / "logs/train/fewer"
     wait_for_rows(cluster, job, folder, 4)
     cluster.ask("scancel", job)
@@ -207,7 +208,7 @@ def test_verify_on_the_cluster_kills_a_rank_in_the_middle_of_a_checkpoint(cluste
 
 
 def test_two_jobs_on_one_node_do_not_collide(cluster: Cluster, workshop: Path) -> None:
-    options = ("--nodes=1", "--nodelist=n1", "--gpus-per-node=2", "--time=30")
+    options = (*ONE_NODE, "--nodelist=n1")
     names = ("it's (one) $HOME", "two = zwei")  # whatever a name holds goes through the shell as it is
     jobs = [train(cluster, workshop, name, options=(*options, "--hold"), epochs=3) for name in names]
     cluster.ask("scontrol", "release", ",".join(jobs))
@@ -251,7 +252,7 @@ def test_a_full_disk_ends_the_job_in_one_line_and_the_last_checkpoint_stays_good
     cluster: Cluster, workshop: Path
 ) -> None:
     """The kernel's limit on file sizes stands in for a full disk: writing beyond it fails in the same way."""
-    job = train(cluster, workshop, "full-disk", options=("--nodes=1", "--gpus-per-node=2", "--time=30"), epochs=200)
+    job = train(cluster, workshop, "full-disk", options=ONE_NODE, epochs=200)
     folder = workshop / "logs/train/full-disk"
     wait_for_rows(cluster, job, folder, 2)
     running = ranks(cluster, job)
