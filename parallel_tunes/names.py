@@ -7,13 +7,17 @@ import re
 import time
 from pathlib import Path
 
+from parallel_tunes.parallel import slurm
 from parallel_tunes.schema import UserError
 
 
-def default_name(started: float, part: int | None) -> str:
-    """The name of a run: its Slurm job, else when it started; `part` numbers the runs of a sweep."""
-    name = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    name = name or name_by_time(started)
+def default_name(job: str, started: float, part: int | None) -> str:
+    """The name of a run: its Slurm job, else when it started; `part` numbers the runs of a sweep.
+
+    The tasks of a job array are runs of their own, but for preprocessing, which they share.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID") if job == "preprocess" else None
+    name = array or slurm.job_id() or name_by_time(started)
     return name if part is None else f"{name}-{part}"
 
 
@@ -31,7 +35,7 @@ def run_folder(job: str, folder: Path | None, name: str | None, *, started: floa
     if folder is not None:
         return folder if part is None else folder / str(part)
     if name is None:
-        return Path("logs") / job / default_name(started, part)
+        return Path("logs") / job / default_name(job, started, part)
     if not re.fullmatch(r"[^/\0-\x1f]{1,200}", name) or name.startswith("."):
         raise UserError(f"run.name={name!r}: a name has no slash and does not begin with a dot; run.dir takes a path")
     return Path("logs") / job / (name if part is None else f"{name}-{part}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -189,6 +190,25 @@ def test_scancel_checkpoints_and_another_world_size_goes_on(
     assert cluster.state(job) == "CANCELLED"
     assert [row["samples"] for row in rows(folder)] == [row["samples"] for row in rows(undisturbed)]
     assert rows(folder)[-1]["train"]["loss"] == pytest.approx(rows(undisturbed)[-1]["train"]["loss"], rel=1e-3)
+
+
+def test_a_task_of_an_array_queues_itself_again_alone(cluster: Cluster, workshop: Path) -> None:
+    """The one whose own number is the array's: Slurm would take that for all tasks."""
+    options = ("--nodes=1", "--gpus-per-node=1", "--time=30", "--array=0-1")
+    array = cluster.sbatch("train", *TRAIN, "train.num_epochs=200", options=options, cwd=workshop)
+    folders = [workshop / f"logs/train/{array}_{task}" for task in (0, 1)]
+    for folder in folders:
+        wait_for_rows(cluster, array, folder, 2)
+    (task,) = re.findall(rf"JobId={array} .*? ArrayTaskId=(\d)", cluster.facts(array))
+    cluster.ask("scancel", "--signal=USR1", "--batch", f"{array}_{task}")
+    wait_until(lambda: len(read_starts(folders[int(task)])) == 2, what="the task starts again")
+    wait_until(
+        lambda: not cluster.ask("squeue", "--noheader", "--jobs", array).strip(), what="both tasks end", pause_s=0.3
+    )
+    assert [read(folder)["status"] for folder in folders] == ["complete", "complete"]
+    assert len(read_starts(folders[1 - int(task)])) == 1
+    one, other = (rows(folder) for folder in folders)
+    assert [row["samples"] for row in one] == [row["samples"] for row in other]
 
 
 def test_verify_on_the_cluster_kills_a_rank_in_the_middle_of_a_checkpoint(cluster: Cluster, workshop: Path) -> None:

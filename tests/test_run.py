@@ -112,7 +112,7 @@ def test_metrics_are_cut_back_with_a_torn_last_line(tmp_path: Path) -> None:
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     assert names.run_folder("train", None, "é (1)", started=0.0, part=None) == Path("logs/train/é (1)")
     assert names.run_folder("train", tmp_path, None, started=0.0, part=2) == tmp_path / "2"
@@ -121,9 +121,11 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match=r"run\.name"):
             names.run_folder("train", None, name, started=0.0, part=None)
     monkeypatch.setenv("SLURM_JOB_ID", "71")
-    assert names.default_name(0.0, None) == "71"
+    assert names.default_name("train", 0.0, None) == "71"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
-    assert names.default_name(0.0, None) == "70"
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert names.default_name("train", 0.0, None) == "70_3"
+    assert names.default_name("preprocess", 0.0, None) == "70"  # which all tasks share
 
 
 def test_the_revision_is_gits(monkeypatch: pytest.MonkeyPatch) -> None:

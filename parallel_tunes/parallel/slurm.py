@@ -76,7 +76,7 @@ def describe(*what: str) -> list[dict[str, str]]:
 class Allocation:
     """What Slurm has given this job."""
 
-    job: str
+    job: str  # its number; of an array's task ARRAYJOB_TASK
     restart: int  # how often Slurm has started it again
     nodes: tuple[str, ...]
     gpus_per_node: int
@@ -113,16 +113,28 @@ def rendezvous_port(job: str, conf: str) -> int:
     return 20000 + (int(job) + zlib.crc32(conf.encode())) % 20000
 
 
+def job_id(env: Mapping[str, str] = os.environ) -> str | None:
+    """What Slurm's commands call this job; None outside of one.
+
+    A task of an array has a number of its own in SLURM_JOB_ID, but one of them that of the array: by it, all tasks would be
+    queued again or cancelled.
+    """
+    if env.get("SLURM_ARRAY_JOB_ID") and env.get("SLURM_ARRAY_TASK_ID"):
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    return env.get("SLURM_JOB_ID")
+
+
 def allocation(env: Mapping[str, str] = os.environ) -> Allocation | None:
     """The allocation this process is in; None outside of one."""
-    if "SLURM_JOB_ID" not in env or "SLURM_JOB_NODELIST" not in env:
+    job = job_id(env)
+    if job is None or "SLURM_JOB_ID" not in env or "SLURM_JOB_NODELIST" not in env:
         return None
     nodes = tuple(ask("scontrol", "show", "hostnames", env["SLURM_JOB_NODELIST"]).split())
     counts = [int(cpus) for cpus in re.findall(r"(\d+)(?:\(x\d+\))?(?:,|$)", env.get("SLURM_JOB_CPUS_PER_NODE", "1"))]
     gpus = env.get("SLURM_GPUS_ON_NODE", "0").rpartition(":")[2]
     tasks = re.match(r"\d+", env.get("SLURM_NTASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", "1"))
     return Allocation(
-        job=env["SLURM_JOB_ID"],
+        job=job,
         restart=int(env.get("SLURM_RESTART_COUNT", "0")),
         nodes=nodes,
         gpus_per_node=int(gpus or 0),
@@ -214,7 +226,7 @@ def parse_seconds(text: str) -> float | None:
 
 def why_stopped(signal_name: str, env: Mapping[str, str] = os.environ) -> str:
     """Why a job was told to stop, as far as Slurm knows by now: the words for a report."""
-    job = env.get("SLURM_JOB_ID")
+    job = job_id(env)
     if job is None or not is_here():
         return signal_name
     if signal_name == "SIGUSR1":
