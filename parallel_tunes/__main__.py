@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -99,20 +100,57 @@ def compose(job: str, overrides: list[str]) -> Any:
     """The config of a job that is not to be run here."""
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.shipped("conf").resolve())):
-            tree = OmegaConf.to_container(hydra.compose(job, overrides), resolve=True)
+            return to_config(job, hydra.compose(job, overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(str(error)) from error
-    return to_config(job, tree)
+        raise UserError(explain(error)) from error
 
 
-def to_config(job: str, tree: Any) -> Any:
-    """A job's config from what Hydra composed."""
+def to_config(job: str, composed: Any) -> Any:
+    """A job's config from what Hydra composed, interpolations resolved.
+
+    Raises:
+        UserError: a value is not what its key takes.
+    """
+    from omegaconf import OmegaConf
+
+    as_given: Any = OmegaConf.to_container(composed)
+    tree: Any = OmegaConf.to_container(composed, resolve=True)
+    for leaf in schema.keys_of(CONFIGS[job]):
+        *groups, last = leaf.name.split(".")
+        before, parent = as_given, tree
+        for group in groups:
+            before, parent = before.get(group) or {}, parent.get(group) or {}
+        if last in parent and not leaf.verbatim:
+            parent[last] = read_text(before[last], parent[last])
     return schema.build(CONFIGS[job], {str(name): value for name, value in tree.items()})
+
+
+def read_text(before: Any, value: Any) -> Any:
+    """What an interpolation gives is a text: for a number or a list it means what it would mean on the command line."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    if isinstance(before, list) and isinstance(value, list):
+        return [read_text(*pair) for pair in zip(before, value, strict=True)]
+    if isinstance(before, str) and isinstance(value, str) and "${" in before:
+        with contextlib.suppress(OverrideParseException):
+            return OverridesParser.create().parse_override(f"key={value}").value()
+    return value
+
+
+def explain(error: Exception) -> str:
+    """What Hydra or OmegaConf says, without where in its own objects; and how an interpolation is written that is none."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.strip().startswith("object_type=")]
+    key = next((line.partition("full_key: ")[2] for line in lines if "full_key: " in line), "")
+    text = " ".join(line for line in lines if "full_key: " not in line)
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
+    if "nterpolation" in f"{type(error).__name__} {text}":
+        text += r"; a text that holds ${ as it is has \${ there"
+    return f"{key}: {text}" if key else text
 
 
 def describe(job: str) -> str:
@@ -196,24 +234,40 @@ def to_value(leaf: schema.Key, text: str) -> str:
     if not leaf.verbatim or text == "null":
         return text
     if get_origin(leaf.kind) is tuple and text.startswith("[") and text.endswith("]"):
-        return "[" + ",".join(quote(part.strip()) for part in text[1:-1].split(",") if part.strip()) + "]"
-    return quote(text)
+        parts = (part.strip() for part in text[1:-1].split(","))
+        return "[" + ",".join(quote(part, interpolates=True) for part in parts if part) + "]"
+    return quote(text, interpolates=True)
 
 
-def quote(text: str) -> str:
-    """`text` as a quoted value of Hydra's grammar that means exactly `text`, interpolations included."""
+def quote(text: str, *, interpolates: bool = False) -> str:
+    """`text` as a quoted value of Hydra's grammar that means exactly `text`, up to its interpolations where they count."""
     # In Hydra a backslash is special only before a quote or another backslash run that ends at a quote.
-    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+    if not (interpolates and has_interpolations(text)):
+        text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"
+
+
+def has_interpolations(text: str) -> bool:
+    """Whether a text holds ${…} that OmegaConf would resolve; a dollar, or a brace that is never closed, is a part of a name."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    if "${" not in text:
+        return False
+    try:
+        parse(text)
+    except GrammarParseError:
+        return False
+    return True
 
 
 def compose_and_run(job: str, overrides: list[str], **filled_in: Any) -> int:
     """Let Hydra compose the job's config (and sweep over it with -m), fill in what is no key; run the job for each."""
     import hydra
     from hydra.errors import HydraException, OverrideParseException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     codes: list[int] = []
@@ -223,16 +277,17 @@ def compose_and_run(job: str, overrides: list[str], **filled_in: Any) -> int:
     def composed(values: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        tree = OmegaConf.to_container(values, resolve=True)
         sweep = HydraConfig.get()
         part = sweep.job.num if sweep.mode is not None and sweep.mode.name == "MULTIRUN" else None
         try:
-            cfg = dataclasses.replace(to_config(job, tree), **filled_in)
+            cfg = dataclasses.replace(to_config(job, values), **filled_in)
             from parallel_tunes import jobs
 
             codes.append(jobs.run_job(job, cfg, part=part))
         except (UserError, RankLost) as error:
             failures.append(error)
+        except OmegaConfBaseException as error:
+            failures.append(UserError(explain(error)))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own pages of text
     sys.argv = ["ptunes", *overrides]
@@ -240,7 +295,7 @@ def compose_and_run(job: str, overrides: list[str], **filled_in: Any) -> int:
         composed()
     except (HydraException, OmegaConfBaseException) as error:
         where = f"{error.override}: " if isinstance(error, OverrideParseException) and error.override else ""
-        raise UserError(f"{where}{error}") from error
+        raise UserError(f"{where}{explain(error)}") from error
     for failure in failures:
         raise failure
     return max(codes, default=0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -98,6 +99,59 @@ def test_cfg_job_prints_the_values(run: Door, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "lr: 0.5" in out
     assert "root: a (b)" in out
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("data.root=${oc.env:MUSIC}/a (b)", "data.root", Path("/music/a (b)")),
+        ("data.root=/music/$HOME", "data.root", Path("/music/$HOME")),
+        ("data.root=/music/${never closed", "data.root", Path("/music/${never closed")),
+        (r"data.root=/music/\${MUSIC}", "data.root", Path("/music/${MUSIC}")),
+        ("run.name=it's-${oc.env:NUM}-${train.lr}-${now:%%}", "run.name", "it's-7-0.001-%"),
+        ("run.name=${oc.env:MISSING,none}", "run.name", "none"),
+        ("train.lr=${oc.env:RATE}", "train.lr", 0.01),
+        ("train.seeds=[${oc.env:NUM},3]", "train.seeds", (7, 3)),
+        ("train.seeds=${oc.env:SEEDS}", "train.seeds", (1, 2)),
+        ("train.precision=${oc.env:PRECISION}", "train.precision", "fp32"),
+    ],
+)
+def test_interpolations_are_those_of_hydra(
+    word: str, key: str, value: object, run: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In texts and numbers alike; a dollar by itself is a part of a name."""
+    for name, text in {"MUSIC": "/music", "NUM": "7", "RATE": "1e-2", "SEEDS": "[1,2]", "PRECISION": "fp32"}.items():
+        monkeypatch.setenv(name, text)
+    configs: list[Any] = []
+
+    def keep(job: str, cfg: Any, part: int | None) -> int:
+        configs.append(cfg)
+        return 0
+
+    monkeypatch.setattr("parallel_tunes.jobs.run_job", keep)
+    assert run("train", "data.root=music", "train.lr=0.001", word) == 0
+    found = configs[0]
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("run.name=v-${oc.env:PT_MISSING}", "run.name: "),
+        ("run.name=v-${nothing}", "run.name: Interpolation key 'nothing' not found"),
+        ("train.lr=${oc.env:PT_MISSING}", "Environment variable 'PT_MISSING' not found"),
+        ("train.lr=${oc.env:HOME}", "expected a number"),
+    ],
+)
+def test_what_cannot_be_resolved_is_one_line(
+    word: str, says: str, run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "data.root=music", word) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not (tmp_path / "logs").exists()
 
 
 def test_multirun_gives_each_cell_a_run_of_its_own(run: Door, tmp_path: Path) -> None:
