@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from parallel_tunes.parallel import slurm
 from parallel_tunes.schema import UserError
+
+
+def job_id(env: Mapping[str, str] = os.environ) -> str | None:
+    """What Slurm's commands call this job; None outside of one.
+
+    A task of an array has a number of its own in SLURM_JOB_ID, but one of them that of the array: by it, all tasks would be
+    queued again or cancelled.
+    """
+    if env.get("SLURM_ARRAY_JOB_ID") and env.get("SLURM_ARRAY_TASK_ID"):
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    return env.get("SLURM_JOB_ID")
 
 
 def default_name(job: str, started: float, part: int | None) -> str:
@@ -17,7 +28,7 @@ def default_name(job: str, started: float, part: int | None) -> str:
     The tasks of a job array are runs of their own, but for preprocessing, which they share.
     """
     array = os.environ.get("SLURM_ARRAY_JOB_ID") if job == "preprocess" else None
-    name = array or slurm.job_id() or name_by_time(started)
+    name = array or job_id() or name_by_time(started)
     return name if part is None else f"{name}-{part}"
 
 

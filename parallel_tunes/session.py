@@ -114,7 +114,7 @@ def _begin(job: Job, cfg: Any, mesh: Mesh, run: Run) -> None:
     where = {
         "host": platform.node(),
         "pid": os.getpid(),
-        "job": slurm.job_id(),
+        "job": names.job_id(),
         "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         "nodes": os.environ.get("SLURM_JOB_NODELIST"),
         "launch": mesh.launch,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import psutil
 
+from parallel_tunes.names import job_id
 from parallel_tunes.schema import UserError
 
 TRY = "`hpc/cluster/up` starts one on this machine (sudo apt install slurm-wlm munge)"
@@ -111,17 +112,6 @@ class Allocation:
 def rendezvous_port(job: str, conf: str) -> int:
     """Where the nodes of a job meet, on the first: another job there has another, and so has another cluster's."""
     return 20000 + (int(job) + zlib.crc32(conf.encode())) % 20000
-
-
-def job_id(env: Mapping[str, str] = os.environ) -> str | None:
-    """What Slurm's commands call this job; None outside of one.
-
-    A task of an array has a number of its own in SLURM_JOB_ID, but one of them that of the array: by it, all tasks would be
-    queued again or cancelled.
-    """
-    if env.get("SLURM_ARRAY_JOB_ID") and env.get("SLURM_ARRAY_TASK_ID"):
-        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
-    return env.get("SLURM_JOB_ID")
 
 
 def allocation(env: Mapping[str, str] = os.environ) -> Allocation | None:
