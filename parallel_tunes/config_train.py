@@ -133,7 +133,9 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    kill_at: tuple[str, ...] = key("disturbances, one a start: step:N, during:checkpoint, signal:USR1|TERM|INT")
+    kill_at: tuple[str, ...] = key(
+        "disturbances, one a start: step:N, during:checkpoint, signal:USR1|TERM|INT; default one of each, as early as the run is short"
+    )
     ranks: int | None = key("world size; default that of the allocation, else 1", low=1)
     resume_ranks: int | None = key("world size from the first restart on; default as before", low=1)
     tolerance: float = key(

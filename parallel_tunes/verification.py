@@ -78,7 +78,8 @@ def run_trials(
     undisturbed.start(num_ranks, "")
     num_steps = undisturbed.report()["steps"]
     say(f"undisturbed, {num_ranks} ranks: {num_steps} steps")
-    for kind, value in map(parse, cfg.verify.kill_at):
+    kill_at = cfg.verify.kill_at or (f"step:{min(7, -(-num_steps // 2))}", "during:checkpoint", "signal:USR1")
+    for kind, value in map(parse, kill_at):
         if kind == "step" and int(value) > num_steps:
             raise UserError(
                 f"verify.kill_at: step:{value} cannot happen in {num_steps} steps: give it a smaller one, or more epochs"
@@ -86,14 +87,18 @@ def run_trials(
     if disturbed.report().get("status") != "complete":
         later = cfg.verify.resume_ranks or num_ranks
         happened = len(history.read_starts(disturbed.folder))  # before this job was itself interrupted
-        for number, text in list(enumerate(cfg.verify.kill_at))[happened:]:
+        for number, text in list(enumerate(kill_at))[happened:]:
             if disturbed.start(num_ranks if number == 0 else later, text) == "complete":
+                if not cfg.verify.kill_at:
+                    say(f"{text} comes too late: the training was over")
+                    break
                 raise UserError(
                     f"verify.kill_at: {text} never happened: the training was over; give it a smaller step or more epochs"
                 )
             how = history.read_starts(disturbed.folder)[-1]
             say(f"disturbed by {text}: {how.get('status') or 'killed'}")
-        disturbed.start(later, "")
+        if disturbed.report().get("status") != "complete":
+            disturbed.start(later, "")
     report = disturbed.report()
     say(f"resumed to its end: {report['steps']} steps, {report['restarts']['lost_steps']} of them lost and done again")
     return undisturbed, disturbed

@@ -70,3 +70,17 @@ def test_a_disturbance_that_comes_too_late_is_said(workshop: Path, capsys: pytes
     words = ["verify.kill_at=[step:9999]", "train.num_epochs=1", "run.name=late"]
     assert door("verify", *DATA, *TINY, *words, cwd=workshop) == 2
     assert "step:9999 cannot happen" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_default_disturbances_fit_a_training_of_few_steps(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train.num_epochs=2", "train.batch=20", "run.name=short"]
+    tiny = [word for word in TINY if not word.startswith("train.batch")]
+    assert door("verify", *DATA, *tiny, *words, cwd=workshop) == 0
+    said = capsys.readouterr().out
+    assert "undisturbed, 1 ranks: 4 steps" in said
+    assert "disturbed by step:2: killed" in said
+    assert "disturbed by during:checkpoint: killed" in said
+    assert "equal bit for bit" in said
