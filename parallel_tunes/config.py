@@ -43,6 +43,7 @@ class DataConfig:
         "what is taken of a folder: auto, whichever of audio and spectrogram pictures is there",
         choices=("auto", "audio", "pictures"),
     )
+    merge_labels: bool = key("labels that differ in case, blanks or Unicode form alone are one")
     max_mib: int = key("larger files are listed as failed, MiB", low=1)
     strict: bool = key("exit with code 1 if any file failed")
     verify: bool = key("read all shards and compare their checksums before they are used")

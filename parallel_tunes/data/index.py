@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from parallel_tunes.config import DataConfig
-from parallel_tunes.data import synthetic
+from parallel_tunes.data import label_sets, synthetic
 from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError
 
@@ -54,6 +54,8 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
         }
         wanted["auto"] = f"{wanted['audio']} or spectrogram pictures ({drawn})"
         raise UserError(f"data.root={root}: no tracks; expected {wanted[data.media]}, or a list of them")
+    if data.merge_labels:
+        tracks["label"] = label_sets.merge_alike(tracks["label"].tolist())
     if data.group_regex is not None:
         tracks["group"] = _match_groups(tracks["path"], data.group_regex)
     states = [stat(folder / path) for path in tracks["path"]]
@@ -104,14 +106,14 @@ def _scan_tree(root: Path) -> pd.DataFrame:
         if not relative.parts:
             continue
         found = [name for name in names if _is_called_track(name)]
-        rows += [((relative / name).as_posix(), relative.parts[0]) for name in found]
+        rows += [((relative / name).as_posix(), relative.parts[0].strip()) for name in found]
         misnamed += [relative / name for name in subfolders if _is_called_track(name)]
     # one that holds tracks is an album; any other stands where a track should be, and is listed to be told as failed
     for kind in (True, False) if misnamed else ():  # a picture makes no album of a folder that is called like audio
         held = [path for path, _ in rows if kind or not _is_picture(path)]
         albums = {above for path in held for above in Path(path).parents}
         alike = [folder for folder in misnamed if _is_picture(folder.name) == kind and folder not in albums]
-        rows += [(folder.as_posix(), folder.parts[0]) for folder in alike]
+        rows += [(folder.as_posix(), folder.parts[0].strip()) for folder in alike]
     return pd.DataFrame(
         {"path": [r[0] for r in rows], "label": [r[1] for r in rows], "group": None, "split": None}, dtype=object
     )
@@ -155,6 +157,7 @@ def _read_list(path: Path) -> pd.DataFrame:
         )
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"data.root={path}: not a table that can be read ({str(error).splitlines()[0]})") from error
+    table.columns = table.columns.astype(str).str.strip()
     for column in ("path", "label"):
         if column not in table.columns:
             raise UserError(f"data.root={path}: no column {column!r}; it has {', '.join(map(str, table.columns))}")
@@ -166,7 +169,9 @@ def _read_list(path: Path) -> pd.DataFrame:
             for name, source in chosen.items()
         },
         dtype=object,
-    ).replace({"": None})
+    )
+    # blanks that people leave after a comma; a file may really be called so
+    tracks = tracks.map(lambda text: _strip(text, path.parent), na_action="ignore").replace({"": None})
     for column in ("path", "label"):
         missing = tracks.index[tracks[column].isna()]
         if len(missing):
@@ -175,6 +180,10 @@ def _read_list(path: Path) -> pd.DataFrame:
     if len(twice):
         raise UserError(f"data.root={path}: {twice.iloc[0]} is listed twice")
     return tracks
+
+
+def _strip(text: str, folder: Path) -> str:
+    return text if text != text.strip() and (folder / text).is_file() else text.strip()
 
 
 def _match_groups(paths: pd.Series[str], expression: str) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -32,14 +36,36 @@ def tabulate(labels: Labels, classes: list[str], *, multi_label: bool) -> NDArra
     return np.asarray(rows[codes])
 
 
-def remark(labels: Labels, *, multi_label: bool) -> str | None:
-    """What is odd about labels with or without task.multi_label."""
+def find_alike(labels: Sequence[str]) -> list[list[str]]:
+    """Labels that differ in case, blanks or Unicode form alone, each group with its most frequent spelling first."""
+    counts = Counter(part for label in labels for part in take_apart(label))
+    groups: dict[str, list[str]] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        groups.setdefault(plain, []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def merge_alike(labels: Sequence[str]) -> list[str]:
+    """The same labels, each in the most frequent spelling."""
+    spelling = {label: group[0] for group in find_alike(labels) for label in group}
+    return [SEPARATOR.join(spelling.get(part, part) for part in take_apart(label)) for label in labels]
+
+
+def list_oddities(labels: Labels, *, multi_label: bool) -> list[str]:
+    """What is odd about labels, with or without task.multi_label."""
+    found = [
+        f"the labels {', '.join(map(repr, group))} count as {len(group)}; data.merge_labels=true makes them one"
+        for group in find_alike(labels.tolist())
+    ]
     joined = sorted({label for label in labels if len(take_apart(label)) > 1})
     if joined and not multi_label:
-        return f"{len(joined)} labels hold a {SEPARATOR}, {joined[0]} say, and count as one each; task.multi_label=true takes them apart"
+        found.append(
+            f"{len(joined)} labels hold a {SEPARATOR}, {joined[0]} say, and count as one each; task.multi_label=true takes them apart"
+        )
     if multi_label and not joined:
-        return f"task.multi_label=true: no track has more than one label (a{SEPARATOR}b)"
-    return None
+        found.append(f"task.multi_label=true: no track has more than one label (a{SEPARATOR}b)")
+    return found
 
 
 class Dealer:

@@ -126,8 +126,7 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
     for warning in split.warnings:
         run.warn(warning)
     labels = shards.index["label"].to_numpy(object)
-    odd = label_sets.remark(labels, multi_label=cfg.task.multi_label)
-    if odd:
+    for odd in label_sets.list_oddities(labels, multi_label=cfg.task.multi_label):
         run.warn(odd)
     classes = label_sets.list_classes(labels[split.rows["train"]], multi_label=cfg.task.multi_label)
     if len(classes) < 2:

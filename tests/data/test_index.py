@@ -60,6 +60,28 @@ def test_labels_that_look_like_numbers_or_nothing_stay_text(tmp_path: Path) -> N
     assert list(tracks["group"]) == ["None", "nan"]
 
 
+def test_blanks_around_names_and_labels_are_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        "\ufeffpath, label ,artist, split\na.wav, jazz, Ann ,train\n b.wav,jazz ,Ann, test \n odd.wav,pop,,\n"
+    )
+    (tmp_path / " odd.wav").write_bytes(b"1")
+    (tmp_path / "jazz ").mkdir()
+    (tmp_path / "jazz /c.wav").write_bytes(b"1")
+    tracks, _ = index.scan(config(tmp_path / "l.csv"))
+    assert tracks["path"].tolist() == [" odd.wav", "a.wav", "b.wav"]
+    assert tracks["label"].tolist() == ["pop", "jazz", "jazz"]
+    assert tracks["group"].tolist() == [None, "Ann", "Ann"]
+    assert tracks["split"].tolist() == [None, "train", "test"]
+    assert index.scan(config(tmp_path))[0]["label"].tolist() == ["jazz"]
+
+
+def test_labels_are_merged_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("path,label\na.wav,Jazz\nb.wav,jazz\nc.wav,jazz \n")
+    assert index.scan(config(tmp_path / "l.csv"))[0]["label"].tolist() == ["Jazz", "jazz", "jazz"]
+    merging = dataclasses.replace(config(tmp_path / "l.csv"), merge_labels=True)
+    assert index.scan(merging)[0]["label"].tolist() == ["jazz"] * 3
+
+
 def test_bad_lists(tmp_path: Path) -> None:
     for text, says in [
         ("path,genre\na.wav,x\n", "no column 'label'; it has path, genre"),

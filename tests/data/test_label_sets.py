@@ -111,7 +111,20 @@ def test_a_label_too_rare_for_every_split_is_told() -> None:
 
 def test_what_is_odd_is_said() -> None:
     joined, plain = np.array(["a|b", "a"], object), np.array(["a", "b"], object)
-    assert "task.multi_label=true takes them apart" in str(label_sets.remark(joined, multi_label=False))
-    assert "no track has more than one label" in str(label_sets.remark(plain, multi_label=True))
-    assert label_sets.remark(joined, multi_label=True) is None
-    assert label_sets.remark(plain, multi_label=False) is None
+    assert "task.multi_label=true takes them apart" in str(label_sets.list_oddities(joined, multi_label=False))
+    assert "no track has more than one label" in str(label_sets.list_oddities(plain, multi_label=True))
+    assert label_sets.list_oddities(joined, multi_label=True) == []
+    assert label_sets.list_oddities(plain, multi_label=False) == []
+
+
+def test_labels_that_differ_in_spelling_alone_are_told_and_merged_when_asked() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    labels = ["jazz", "Jazz", "jazz", "hip  hop", "hip hop", composed, decomposed, "rock", "rock|JAZZ"]
+    assert label_sets.find_alike(labels) == [["jazz", "JAZZ", "Jazz"], [decomposed, composed], ["hip  hop", "hip hop"]]
+    told = label_sets.list_oddities(np.array(labels[:2], object), multi_label=False)
+    assert told == ["the labels 'Jazz', 'jazz' count as 2; data.merge_labels=true makes them one"]
+    merged = label_sets.merge_alike(labels)
+    assert merged[:5] == ["jazz", "jazz", "jazz", "hip  hop", "hip  hop"]
+    assert merged[5] == merged[6]
+    assert merged[7:] == ["rock", "jazz|rock"]
+    assert label_sets.find_alike(merged) == []
