@@ -1,8 +1,9 @@
-"""Who made a track: names out of the lists that tables hold, and groups of artists who have recorded together."""
+"""Who made a track: names out of the cells of tables, and groups of artists who have recorded together."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,17 +12,30 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Names = tuple[str, ...]
+COLUMNS = (
+    "artists",
+    "artist_names",
+    "artist_name",
+    "artist",
+    "track_artist",
+    "performer",
+)  # the first that is there counts
+# what stands between names that are written one after the other. A comma may stand within a name, too; for groups that costs
+# nothing, since the same name is taken apart in the same way everywhere
+BETWEEN = re.compile(r"\s*[;|]\s*|\s+/\s+|,\s+|\s+[(\[]?(?:feat|ft|featuring)\b\.?\s+", re.IGNORECASE)
 
 
 def parse_names(cell: object) -> Names | None:
-    """The names in a cell: a Python list as text, a list (parquet's), or one name as plain text; None where it is none.
+    """The names in a cell: a list (parquet's), a Python or JSON list as text, or plain text; None where a list is broken.
 
     >>> parse_names('["Anita O\\'Day", "Gene Krupa"]')
     ("Anita O'Day", 'Gene Krupa')
+    >>> parse_names("Ann; Bob (feat. Cy)")
+    ('Ann', 'Bob', 'Cy')
     """
     if isinstance(cell, str):
         if not cell.startswith(("['", '["')) and cell != "[]":
-            return (cell.strip(),) if cell.strip() else ()
+            return _take_apart(cell.strip())
         if cell.endswith("']") and cell.startswith("['") and '"' not in cell and "\\" not in cell:
             # Python quotes so only names without quotes: nothing is left to parse, at a twentieth of the time
             found = cell[2:-2].split("', '")
@@ -34,6 +48,12 @@ def parse_names(cell: object) -> Names | None:
     if isinstance(cell, np.ndarray):
         return _checked(cell.tolist())
     return _checked(cell) if isinstance(cell, list | tuple) else ()
+
+
+def _take_apart(text: str) -> Names:
+    parts = [part.strip() for part in BETWEEN.split(text)]
+    closed = [part[:-1] if part[-1:] in ")]" and not {"(", "["} & set(part) else part for part in parts]
+    return tuple(dict.fromkeys(filter(None, closed if len(closed) > 1 else parts)))
 
 
 def _checked(found: object) -> Names | None:

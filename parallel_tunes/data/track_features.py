@@ -34,8 +34,9 @@ BOUNDS = {
 FIRST_YEAR = 1860  # of the oldest recording that can be played
 # never learnt from as numbers, even where they are: what names a track, says when it came out, or what is learnt
 NO_FEATURES = frozenset(
-    ("", "album", "album_id", "artist", "artist_id", "artists", "filename", "genre", "genres", "group", "id", "id_artists",
-     "index", "label", "name", "path", "popularity", "release_date", "split", "track_id", "track_name", "year")
+    ("", "album", "album_id", "artist", "artist_id", "artist_name", "artist_names", "artists", "filename", "genre", "genres",
+     "group", "id", "id_artists", "index", "label", "name", "path", "performer", "popularity", "recording", "release_date",
+     "segment", "split", "track_artist", "track_id", "track_name", "year")
 )  # fmt: skip
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
 DATE = re.compile(r"(\d{4})(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01])(?:[T ].*)?)?)?", re.ASCII)

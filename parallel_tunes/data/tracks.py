@@ -16,6 +16,7 @@ from parallel_tunes.data.track_features import Numbers, Sieve
 from parallel_tunes.files import digest_bytes, digest_json
 from parallel_tunes.schema import UserError
 
+IDS_OF_ARTISTS = "id_artists"
 IDS = ("id", "track_id", "filename", "path")  # columns that may hold a track's id, the first one found
 
 
@@ -116,10 +117,9 @@ def index_digest(tracks: Tracks) -> str:
 
 def read_credits(frame: pd.DataFrame) -> dict[str, list[artists.Names | None]]:
     """Names and ids of each track's artists, from the columns that are there."""
-    found = {name: artists.parse_column(frame[name].to_list()) for name in ("artists", "id_artists") if name in frame}
-    if not found and "artist" in frame:
-        found["artist"] = [(text,) if text else () for text in columns.to_texts(frame["artist"])]
-    return found
+    named = [name for name in artists.COLUMNS if name in frame][:1]
+    ids = [IDS_OF_ARTISTS] if IDS_OF_ARTISTS in frame else []
+    return {name: artists.parse_column(frame[name].to_list()) for name in (*named, *ids)}
 
 
 def _sift_bad(
@@ -150,9 +150,9 @@ def _sift_bad(
 
 
 def _expected(name: str) -> str:
-    return {"id": "no id", "artist": "no name"}.get(
-        name, "no list of names" if name.endswith("artists") else "no number"
-    )
+    if name in (*artists.COLUMNS, IDS_OF_ARTISTS):
+        return "no list of names" if name.endswith("artists") else "no name"
+    return "no id" if name == "id" else "no number"
 
 
 def _sift_duplicates(
@@ -186,7 +186,7 @@ def _sift_duplicates(
 
 def _made_by(credits: dict[str, list[artists.Names | None]]) -> list[artists.Names]:
     """Each track's artists, by id where there are ids: names may be shared."""
-    found = credits.get("id_artists") or next(iter(credits.values()))
+    found = credits.get(IDS_OF_ARTISTS) or next(iter(credits.values()))
     return [names or () for names in found]
 
 
@@ -205,7 +205,7 @@ def describe(
     facts["name"] = pd.Series(titles, dtype=object)
     facts["artist"], facts["group"], facts["hash"] = None, None, ids
     if credits:
-        named = credits.get("artists") or next(iter(credits.values()))
+        named = next(iter(credits.values()))
         everyone = _made_by(credits)
         made_by = [everyone[row] for row in kept]
         groups = artists.link(made_by) if group == "linked" else [names[0] for names in made_by]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,21 @@ def test_real_tracks() -> None:
     assert tracks.frame["popularity"].between(31, 99).all()
     assert tracks.frame["year"].between(1920, 2021).all()
     assert read(REAL / "spotify", group="main").report["num_groups"] > 23000
+
+
+@pytest.mark.parametrize(
+    ("column", "write"),
+    [("artists", repr), ("artists", json.dumps), ("artists", ";".join), ("artist_name", " / ".join), ("performer", ", ".join),
+     ("track_artist", " feat. ".join)],
+)  # fmt: skip
+def test_artists_are_found_in_whatever_way_they_are_written(
+    column: str, write: Callable[[list[str]], str], tmp_path: Path
+) -> None:
+    made = table().drop(columns=["artists", "id_artists"])
+    made[column] = [write(["Ann", "Bob"]), write(["Bob"]), write(["Cy"])] + [
+        write([f"D{row}"]) for row in range(len(made) - 3)
+    ]
+    made.to_csv(tmp_path / "t.csv", index=False)
+    groups = list(read(tmp_path / "t.csv").frame["group"])
+    assert groups[:3] == ["Ann", "Ann", "Cy"]
+    assert len(set(groups)) == len(made) - 1
