@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,11 @@ PICTURES = frozenset((".jpg", ".jpeg", ".png"))
 # what pictures are called that lie beside music, and show none of it
 COVERS = ("cover", "folder", "front", "back", "album", "artwork", "booklet", "inlay", "cd", "disc", "scan")
 LIST_EXTENSIONS = (".csv", ".parquet")
+# a segment of a track, by its name: song_seg3, song-part2, song (chunk 4), and GTZAN's blues.00000.3
+SEGMENT = re.compile(
+    r"(.+?)[ _.-]*[(\[]?(?:seg|segment|part|chunk|clip|slice|excerpt|snippet)[ _.-]*\d+[)\]]?|(.+\.\d{3,})\.\d{1,3}",
+    re.IGNORECASE,
+)
 
 
 def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
@@ -58,10 +64,31 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
         tracks["label"] = label_sets.merge_alike(tracks["label"].tolist())
     if data.group_regex is not None:
         tracks["group"] = _match_groups(tracks["path"], data.group_regex)
+    tracks["group"] = tracks["group"].fillna(find_recordings(tracks["path"], tracks["label"]))
     states = [stat(folder / path) for path in tracks["path"]]
     tracks["bytes"] = [size for size, _ in states]
     tracks["mtime_ns"] = [mtime for _, mtime in states]
     return tracks.sort_values("path", kind="stable", ignore_index=True), folder
+
+
+def find_recordings(paths: pd.Series[str], labels: pd.Series[str]) -> pd.Series[Any]:
+    """The track that each file is a segment of, by the names; None for one that is a track by itself.
+
+    Where a label's files would all be of one track, their names mean something else.
+    """
+    stems = paths.str.replace(r"\.[A-Za-z]\w{1,4}$", "", regex=True)
+    parts = stems.map({stem: SEGMENT.fullmatch(stem) for stem in stems.unique()})
+    found = parts.map(lambda match: match[1] or match[2], na_action="ignore").astype(object)
+    found = found.where(
+        found.notna(), stems.where(stems.isin(set(found.dropna())))
+    )  # the whole track, beside its segments
+    found = found.where(found.duplicated(keep=False) & found.notna(), None)
+    labels = labels.where(labels.notna(), "")
+    units = found.where(found.notna(), paths).groupby(labels.to_numpy()).nunique()
+    sizes = labels.groupby(labels.to_numpy()).size()
+    if ((units == 1) & (sizes > 1)).any():
+        found[:] = None
+    return found
 
 
 def holds_pictures(tracks: pd.DataFrame) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parallel_tunes.config_tracks import PopularityConfig, TracksConfig
-from parallel_tunes.data import artists, descriptor_tables, tables
+from parallel_tunes.data import artists, descriptor_tables, index, tables
 from parallel_tunes.data import track_features as columns
 from parallel_tunes.data.track_features import Numbers, Sieve
 from parallel_tunes.files import digest_bytes, digest_json
@@ -102,7 +102,11 @@ def read_table(cfg: TracksConfig, required: list[str]) -> tables.Table:
             if f"no column {name!r}" not in str(error):
                 raise
         else:
-            return replace(table, frame=table.frame.rename(columns={name: "id"}))
+            frame = table.frame
+            # a column of ids that come more than once names the tracks of which the rows are segments
+            own = next((column for column in (name, *IDS) if column in frame and frame[column].is_unique), name)
+            names = {own: "id"} if own == name else {name: "recording", own: "id"}
+            return replace(table, frame=frame.rename(columns=names))
     assert refused is not None
     raise refused
 
@@ -214,11 +218,14 @@ def describe(
         # a track without a title, or without artists, may be any: it is like itself alone
         hashes = ["\0".join((t.casefold(), *a)) if t else i for t, a, i in zip(titles, made_by, ids, strict=True)]
         facts["hash"] = pd.Series(hashes, dtype=object)
-    for name, sources in (("label", ("label", "genre")), ("split", ("split",))):
+    for name, sources in (("label", ("label", "genre")), ("split", ("split",)), ("recording", ("group", "recording"))):
         source = next((column for column in sources if column in rows), None)
         texts = [text or None for text in columns.to_texts(rows[source])] if source else [None] * len(kept)
         facts[name] = pd.array(texts, dtype=object)
-    return facts
+    if not credits:
+        recording = facts.pop("recording")
+        facts["group"] = recording.where(recording.notna(), index.find_recordings(facts["id"], facts["label"]))
+    return facts.drop(columns="recording", errors="ignore")
 
 
 def _known_popularity(rows: pd.DataFrame) -> Numbers:

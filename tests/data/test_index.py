@@ -127,3 +127,33 @@ def test_the_listing_digest_sees_changes(tmp_path: Path) -> None:
     assert before == index.listing_digest(index.scan(config(tmp_path))[0])
     os.utime(tmp_path / "high" / "plain.wav", (1, 1))
     assert before != index.listing_digest(index.scan(config(tmp_path))[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["blues.00000.0.wav", "blues.00000.11.wav", "blues.00001.0.wav"], ["blues.00000", "blues.00000", None]),
+        (["a_seg1.wav", "a_seg2.wav", "b_seg1.mp3", "c.wav"], ["a", "a", None, None]),
+        (["x/a-part2.flac", "x/a-part10.flac", "y/a-part2.flac"], ["x/a", "x/a", None]),
+        (["Song (chunk 1).ogg", "Song (chunk 2).ogg", "Song.ogg", "a.ogg"], [*["Song"] * 3, None]),
+        (["a.001.wav", "a.002.wav", "b - 01.wav", "b - 02.wav", "funk-000-00.wav", "funk-000-01.wav"], [None] * 6),
+        (["jazz_clip_1.wav", "jazz_clip_2.wav", "jazz_clip_3.wav"], [None] * 3),  # the label's tracks, numbered
+        (["id 1", "id 2", "3.5", "3.6"], [None] * 4),  # of tables
+    ],
+)
+def test_segments_are_grouped_by_the_names_of_their_tracks(names: list[str], wanted: list[str | None]) -> None:
+    found = index.find_recordings(pd.Series(names), pd.Series(["label"] * len(names)))
+    assert found.where(found.notna(), None).tolist() == wanted
+    folders = index.find_recordings(pd.Series([f"label/{name}" for name in names]), pd.Series([None] * len(names)))
+    assert folders.notna().tolist() == found.notna().tolist()
+
+
+def test_a_split_keeps_the_segments_of_a_track_together(tmp_path: Path) -> None:
+    for label in ("high", "low"):
+        for number in range(6):
+            for segment in range(4):
+                path = tmp_path / label / f"song {number}_seg{segment}.wav"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(b"%d" % segment)
+    tracks, _ = index.scan(config(tmp_path))
+    assert sorted(set(tracks["group"])) == [f"{label}/song {n}" for label in ("high", "low") for n in range(6)]

@@ -244,3 +244,17 @@ def test_artists_are_found_in_whatever_way_they_are_written(
     groups = list(read(tmp_path / "t.csv").frame["group"])
     assert groups[:3] == ["Ann", "Ann", "Cy"]
     assert len(set(groups)) == len(made) - 1
+
+
+def test_segments_have_the_group_that_their_names_or_a_column_tell(tmp_path: Path) -> None:
+    made = table().drop(columns=["artists", "id_artists"])
+    made["id"] = [f"blues.{row // 3:05d}.{row % 3}.wav" for row in range(len(made))]
+    made.to_csv(tmp_path / "t.csv", index=False)
+    by_name = read(tmp_path / "t.csv").frame
+    assert by_name["group"].tolist()[:4] == ["blues.00000"] * 3 + ["blues.00001"]
+    made = made.rename(columns={"id": "filename"})
+    made["track_id"], made["filename"] = [f"t{row // 2}" for row in range(len(made))], [f"f{row}" for row in range(len(made))]
+    made.to_csv(tmp_path / "t.csv", index=False)
+    by_column = read(tmp_path / "t.csv").frame
+    assert by_column["id"].tolist()[:3] == ["f0", "f1", "f2"]
+    assert by_column["group"].tolist()[:3] == ["t0", "t0", "t1"]
