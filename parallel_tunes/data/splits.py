@@ -14,6 +14,10 @@ from parallel_tunes.data.label_sets import stratify_sets
 from parallel_tunes.schema import UserError
 
 SPLITS = ("train", "valid", "test")
+UNGROUPED = (
+    "no artists, recordings or other groups are known: the split is random, and tracks of one artist may lie on both sides;"
+    " a column artist or group tells them, of files also data.group_regex"
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,16 @@ def draw(
         )
     kind = cfg.kind
     has_groups = bool(tracks["group"].notna().any())
+    warnings: list[str] = []
     if kind == "auto":
         kind = "grouped" if has_groups else "stratified"
+        if not has_groups:
+            warnings.append(UNGROUPED)
     if kind == "grouped" and not has_groups:
         raise UserError(
             "split=grouped: no groups are known; give a list with a column group or artist, or data.group_regex"
         )
     kept = tracks[~tracks["hash"].duplicated()] if cfg.drop_duplicates else tracks
-    warnings: list[str] = []
     if kind == "lists":
         names = _listed(kept, cfg)
     elif kind == "gtzan_fault_filtered":
@@ -76,6 +82,11 @@ def draw(
     if num_left:
         warnings.append(f"{num_left} tracks are in no list and left out")
     return Split(kind, rows, num_left, len(tracks) - len(kept), duplicates, warnings)
+
+
+def say(kind: str) -> str:
+    """A kind of split in words: what is stratified by label is random within each."""
+    return "random, stratified" if kind == "stratified" else kind
 
 
 def warn_of_twins(duplicates: list[dict[str, object]], twins: str = "byte-identical files") -> list[str]:

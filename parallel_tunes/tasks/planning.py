@@ -160,7 +160,7 @@ def plan(cfg: TrainJob, shards: ShardSet, mesh: Mesh, run: Run) -> Plan:
         },
     }
     sizes = ", ".join(f"{len(part)} {name}" for name, part in rows.items())
-    run.log(f"{split.kind} split: {sizes} tracks; {len(classes)} labels")
+    run.log(f"{splits.say(split.kind)} split: {sizes} tracks; {len(classes)} labels")
     return Plan(shards, split, rows, classes, facts, found, Resident.where_it_fits(shards, rows, mesh.device))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parallel_tunes.config_tracks import PopularityJob
+from parallel_tunes.data import splits
 from parallel_tunes.data.tracks import Tracks, index_digest, read_tracks
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
@@ -181,7 +182,7 @@ def say_case(case: Case, run: Run) -> None:
         run.warn("no validation tracks: probabilities are calibrated on training tracks, and will be too sure")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in case.rows.items())
     goal = f"; {len(case.goal.classes)} classes" if case.goal.classes else ""
-    run.log(f"{case.kind} split: {sizes} tracks; {len(case.ground.names)} features{goal}")
+    run.log(f"{splits.say(case.kind)} split: {sizes} tracks; {len(case.ground.names)} features{goal}")
 
 
 def save(cfg: PopularityJob, case: Case, made: Fitted, tracks: Tracks, judged: dict[str, Any], run: Run) -> None:

@@ -64,7 +64,8 @@ def test_shares_are_met_label_by_label() -> None:
     split = draw(table(labels))
     counts = {name: [sum(labels[row] == label for row in rows) for label in "ab"] for name, rows in split.rows.items()}
     assert counts == {"train": [70, 35], "valid": [10, 5], "test": [20, 10]}
-    assert not split.warnings
+    assert split.warnings == [splits.UNGROUPED]
+    assert not draw(table(labels), kind="stratified").warnings  # as asked for
 
 
 def test_grouped_shares_are_near_and_every_label_is_judged() -> None:

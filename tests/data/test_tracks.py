@@ -253,7 +253,10 @@ def test_segments_have_the_group_that_their_names_or_a_column_tell(tmp_path: Pat
     by_name = read(tmp_path / "t.csv").frame
     assert by_name["group"].tolist()[:4] == ["blues.00000"] * 3 + ["blues.00001"]
     made = made.rename(columns={"id": "filename"})
-    made["track_id"], made["filename"] = [f"t{row // 2}" for row in range(len(made))], [f"f{row}" for row in range(len(made))]
+    made["track_id"], made["filename"] = (
+        [f"t{row // 2}" for row in range(len(made))],
+        [f"f{row}" for row in range(len(made))],
+    )
     made.to_csv(tmp_path / "t.csv", index=False)
     by_column = read(tmp_path / "t.csv").frame
     assert by_column["id"].tolist()[:3] == ["f0", "f1", "f2"]
