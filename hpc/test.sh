@@ -21,7 +21,7 @@ ruff format --check .
 ruff check .
 mypy & # beside the tests, some of which wait
 types=$!
-# more workers than cores, since some tests wait; those of one file run on one worker
+# more workers than cores, since some tests wait; those of one file, and all that need Slurm, run on one worker
 failed=0
 python -m pytest -n $(($(nproc) < 6 ? $(nproc) + 2 : 8)) --dist loadfile --no-loadscope-reorder "${tier[@]}" "$@" || failed=$?
 wait "$types"

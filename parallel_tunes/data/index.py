@@ -86,9 +86,8 @@ def find_recordings(paths: pd.Series[str], labels: pd.Series[str]) -> pd.Series[
     labels = labels.where(labels.notna(), "")
     units = found.where(found.notna(), paths).groupby(labels.to_numpy()).nunique()
     sizes = labels.groupby(labels.to_numpy()).size()
-    if ((units == 1) & (sizes > 1)).any():
-        found[:] = None
-    return found
+    misread = set(units.index[(units == 1) & (sizes > 1)])
+    return found.where(~labels.isin(misread), None)
 
 
 def holds_pictures(tracks: pd.DataFrame) -> bool:

@@ -72,7 +72,7 @@ def classification(
     right = predicted == targets
     # not by scikit-learn, whose import takes longer than a small training
     num = len(classes)
-    counts = np.bincount(targets * num + predicted, minlength=num**2).reshape(num, num)
+    counts = np.bincount(targets.astype(np.int64) * num + predicted, minlength=num**2).reshape(num, num)
     hits, support, answered = np.diag(counts), counts.sum(1), counts.sum(0)
     precision, recall = hits / np.maximum(answered, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + answered, 1)

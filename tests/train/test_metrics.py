@@ -34,6 +34,12 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert found["accuracy_ci95"][0] < found["accuracy"] < found["accuracy_ci95"][1]
 
 
+def test_counts_do_not_overflow_where_labels_are_small_integers() -> None:
+    targets = np.arange(40).astype(np.int8)
+    found = metrics.classification(np.eye(40), targets, [str(label) for label in range(40)], None)
+    assert found["confusion"]["counts"] == np.eye(40, dtype=int).tolist()
+
+
 def test_a_label_without_tracks_does_not_count_in_the_mean() -> None:
     found = metrics.classification(
         np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 1]), ["a", "b", "c"], None
