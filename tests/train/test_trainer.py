@@ -82,7 +82,8 @@ def test_a_disturbed_run_goes_on_to_the_same_bits(
 def test_a_torn_newest_checkpoint_is_passed_over(
     workshop: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ptunes(*words(workshop, "torn"), cwd=workshop, check=False, PT_DISTURB="step:7").returncode != 0
+    # late enough that some are written: a few may still be on their way
+    assert ptunes(*words(workshop, "torn"), cwd=workshop, check=False, PT_DISTURB="step:25").returncode != 0
     folder = workshop / "logs/train/torn/checkpoints"
     newest = max(folder.glob("step-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     newest.write_bytes(newest.read_bytes()[:-1000])
