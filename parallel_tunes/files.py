@@ -57,9 +57,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def escape(name: str | Path) -> str:
+    """A file's name as text, in which bytes that are not UTF-8 stand as `\\xe9`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
-    """`write_file` for text, UTF-8."""
-    write_file(path, lambda stream: stream.write(text.encode()))
+    """`write_file` for text, UTF-8; what of a file's name is none is escaped, as JSON does it too."""
+    write_file(path, lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -69,11 +69,12 @@ def preprocess(cfg: config.PreprocessJob, mesh: Mesh, run: Run) -> Facts:
         if not made["num_missing"]:
             _merge_array(cfg, mesh, folder)
         return {"metrics": {**speed, "num_missing": made["num_missing"]}, **facts}
-    failed = made["failed"]
-    for failure in failed[:20]:
-        run.warn(f"{failure['path']}: {failure['reason']}")
-    if len(failed) > 20:
-        run.warn(f"… and {len(failed) - 20} more failed files, all listed in {run.folder / 'manifest.json'}")
+    failed, notes = made["failed"], made["notes"]
+    for kind, said in (("failed files", failed), ("files of which a part was left out", notes)):
+        for one in said[:20]:
+            run.warn(f"{one['path']}: {one.get('reason') or one['note']}")
+        if len(said) > 20:
+            run.warn(f"… and {len(said) - 20} more {kind}, all listed in {run.folder / 'manifest.json'}")
     figures = {name: made[name] for name in ("num_tracks", "audio_s")}
     return {
         "metrics": {**figures, "num_failed": len(failed), "num_shards": len(made["shards"]), **speed},

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ def predict(answerer: Answerer, cfg: PredictJob, run: Run) -> Facts:
             "predict: which files? ptunes predict model=PATH -- FILE_OR_FOLDER …, or predict.files_from=LIST"
         )
     predictor = answerer.load()
-    paths = find_files(cfg.files, cfg.predict.files_from, pictures=answerer.features.kind == "picture")
+    paths = find_files(cfg.files, cfg.predict.files_from, pictures=answerer.features.kind == "picture", say=run.log)
     tasks, work_s = plan(paths, answerer)
     journal = Journal(run, tasks, cfg.predict.output, _columns(answerer))
     todo = journal.find_missing()
@@ -69,8 +69,13 @@ def predict(answerer: Answerer, cfg: PredictJob, run: Run) -> Facts:
     return {**facts, **how, "front_end": predictor.facts["fingerprint"]}
 
 
-def find_files(given: Sequence[Path], listed: Path | None, *, pictures: bool) -> list[Path]:
+def find_files(
+    given: Sequence[Path], listed: Path | None, *, pictures: bool, say: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """The files given, those at any depth in folders that are given, and those of a list, in this order.
+
+    Args:
+        say: takes lines for people: what else lies in the folders.
 
     Raises:
         UserError: a folder has none, or the list cannot be read.
@@ -79,10 +84,10 @@ def find_files(given: Sequence[Path], listed: Path | None, *, pictures: bool) ->
 
     found: list[Path] = []
     for path in given:
-        inside = index.list_tracks(path, pictures=pictures) if path.is_dir() else [path]
+        inside = index.list_tracks(path, pictures=pictures, say=say) if path.is_dir() else [path]
         if not inside:
-            kinds = sorted(index.PICTURES if pictures else index.EXTENSIONS)
-            raise UserError(f"predict: {path} holds no file that this model takes ({' '.join(kinds)})")
+            kinds = " ".join(sorted(index.PICTURES)) if pictures else "wav, flac, mp3, ogg, m4a, …"
+            raise UserError(f"predict: {path} holds no file that this model takes ({kinds})")
         found += inside
     found += read_list(listed) if listed else []
     return found

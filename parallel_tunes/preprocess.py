@@ -27,13 +27,18 @@ READY = f"{get_ready.__module__}:{get_ready.__name__}"
 PLAN = "plan.json"  # the size of shards that a folder was begun with
 
 
-def look(data: DataConfig, features: FeaturesConfig) -> tuple[pd.DataFrame, Path, FeaturesConfig]:
+def look(
+    data: DataConfig, features: FeaturesConfig, say: index.Say = lambda _: None
+) -> tuple[pd.DataFrame, Path, FeaturesConfig]:
     """The tracks of a data set, their folder, and the features that are made of them: audio or pictures, as they are.
+
+    Args:
+        say: takes lines for people: what else lies there.
 
     Raises:
         UserError: there is no data, or settings contradict each other or it.
     """
-    tracks, root = index.scan(data)
+    tracks, root = index.scan(data, say)
     if index.holds_pictures(tracks):
         features = pictures.settle(features, [root / path for path in tracks["path"]], max_bytes=data.max_mib << 20)
     elif features.kind == "picture":
@@ -111,7 +116,8 @@ def make_shards(
     folder.mkdir(parents=True, exist_ok=True)
     fixed = parallel.engines != "auto"
     asked = Engines(int(parallel.engines), parallel.launcher, folder, ready=READY) if fixed else None
-    with start_beside(None if cluster else asked, partial(look, data, features)) as ((tracks, root, features), started):
+    looking = partial(look, data, features, say)
+    with start_beside(None if cluster else asked, looking) as ((tracks, root, features), started):
         tasks = plan(tracks, folder, root, data, features, cfg)
         finished = {task.name: shard for task in tasks if (shard := shards.read_shard(folder, task.name, task.key))}
         todo = [task for task in (tasks[share[0] :: share[1]] if share else tasks) if task.name not in finished]

@@ -195,7 +195,7 @@ class Run:
     def log(self, line: str) -> None:
         """Say a line on standard output and in log.txt."""
         if self.is_writer:
-            print(line, flush=True)
+            print(line.encode(errors="backslashreplace").decode(), flush=True)  # a file's name may be no text
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 

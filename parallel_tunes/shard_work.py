@@ -73,7 +73,7 @@ def make_shard(task: ShardTask, advance: Advance) -> shards.Shard:
             if isinstance(clip, shards.Failure):
                 yield clip
             else:
-                sums = clip.db_sum, clip.db_square_sum, clip.highest_db, clip.gain
+                sums = clip.db_sum, clip.db_square_sum, clip.highest_db, clip.gain, clip.source.note
                 track = shards.Track(place, clip.source.hash, clip.source.duration_s, 0, 0, len(clip.frames), *sums)
                 yield track, front_end.waveform(clip.source, features) if is_wave else [clip.frames]
             advance(1)

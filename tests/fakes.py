@@ -133,7 +133,7 @@ RARE_FAULTS: dict[str, tuple[str, Fault]] = {
     "text.mp3": ("no audio", lambda path: path.write_text("this is no audio\n" * 50)),
     "picture.mp3": ("no audio", write_picture),
     "archive.ogg": ("no audio", write_archive),
-    "claims.wav": ("truncated: its header promises 2147483648", lambda path: claim_frames(path, 2**31)),
+    "claims.wav": ("truncated: its header promises 1073741824", lambda path: claim_frames(path, 2**30)),
     "folder.wav": ("not a regular file", Path.mkdir),
     "loop.wav": ("cannot be read", lambda path: path.symlink_to(path.name)),
     "locked.wav": ("cannot be read", lambda path: write_audio(path, tone(440)).chmod(0)),

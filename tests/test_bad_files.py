@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pandas as pd
 import pytest
+import soundfile
 from fakes import FAULTS, RARE_FAULTS, door, tone, write_audio, write_corpus_with_faults, write_tree
 
 from parallel_tunes import schema
@@ -129,3 +132,43 @@ def test_a_linked_album_is_walked_as_before(tmp_path: Path) -> None:
     (tmp_path / "music/pop/album").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "music/jazz").symlink_to(tmp_path / "elsewhere")
     assert listed(tmp_path / "music") == ["jazz/one.wav", "pop/album/one.wav"]
+
+
+def test_what_is_audio_is_taken_whatever_its_name_and_what_looks_like_it_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {
+        "a.dat": "WAV",
+        "b": "FLAC",
+        "c.mp3": "OGG",
+        "d.2": "AIFF",
+        "e.wma": "AU",
+        "f.mpga": "MP3",
+        "g.rf64": "RF64",
+        "h.oga": "OGG",
+    }
+    for label in ("one", "two"):
+        (tmp_path / "music" / label).mkdir(parents=True)
+        for name, kind in kinds.items():
+            soundfile.write(tmp_path / "music" / label / name, tone(440, 2.0), 22050, format=kind)
+        for name in ("talk.wma", "film.webm", "list.m4a"):
+            (tmp_path / "music" / label / name).write_text("no audio" * 99)
+        for name in ("notes.txt", "cover.jpg", "._a.wav"):
+            (tmp_path / "music" / label / name).write_text("no audio" * 99)
+    (tmp_path / "music/two" / os.fsdecode(b"caf\xe9.wav")).write_bytes((tmp_path / "music/two/a.dat").read_bytes())
+    (tmp_path / "music/two" / os.fsdecode(b"bad\xe9.wav")).write_text("no audio" * 99)
+    (tmp_path / "music/top.wav").write_bytes(b"x")
+    assert door("preprocess", "data.root=music", "run.name=a", cwd=tmp_path) == 0
+    said = manifest_of(tmp_path)
+    assert said["num_tracks"] == 2 * len(kinds) + 1
+    bad = sorted(
+        [f"{label}/{name}" for label in ("one", "two") for name in ("talk.wma", "film.webm", "list.m4a")]
+        + ["two/bad\\xe9.wav"]
+    )
+    assert sorted(failure["path"] for failure in said["failed"]) == bad
+    assert all(failure["reason"].startswith("no audio that can be decoded") for failure in said["failed"])
+    paths = pd.read_parquet(tmp_path / "logs/preprocess/a/index.parquet")["path"].tolist()
+    assert "two/caf\\xe9.wav" in paths
+    printed = capsys.readouterr().out
+    assert "audio files above the folders that give labels are left out: 1 (top.wav)" in printed
+    assert "other files, left alone: 6 (2 .jpg, 2 .txt, 2 hidden)" in printed

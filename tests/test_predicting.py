@@ -115,6 +115,7 @@ def test_folders_and_lists_give_one_table_in_three_formats(
         "file",
         "duration_s",
         *(f"{n}_{k}" for k in (1, 2, 3) for n in ("label", "probability")),
+        "note",
         "reason",
     ]
     pd.testing.assert_frame_equal(rows, pd.read_parquet(folder / "parquet/predictions.parquet"), check_dtype=False)
@@ -280,7 +281,7 @@ def test_what_cannot_be_listed_is_one_line(
     (tmp_path / "no.txt").write_text("# nothing\n")
     (tmp_path / "other.csv").write_text("file\na.wav\n")
     said = {
-        ("--", "empty"): "empty holds no file that this model takes (.aif",
+        ("--", "empty"): "empty holds no file that this model takes (wav, ",
         (): "which files?",
         ("predict.files_from=no.txt",): "predict.files_from=no.txt: names no file",
         ("predict.files_from=other.csv",): "no column path",

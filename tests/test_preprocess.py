@@ -245,7 +245,7 @@ def write_big(folder: Path, num: int) -> None:
             "mtime_ns": 0,
         }
     )
-    made = tuple(shards.Track(n, f"{n:032x}", 30.0, 0, 1292, 1292, -5e6, 2e8, 30.0, 1.0) for n in range(num))
+    made = tuple(shards.Track(n, f"{n:032x}", 30.0, 0, 1292, 1292, -5e6, 2e8, 30.0, 1.0, "") for n in range(num))
     empty = shards.write_shard(folder, "shard-0", "", (128,), np.float16, iter(()))
     whole = shards.Shard("shard-0", "", empty.checksum, 0, empty.num_bytes, made, ())
     shards.write_manifest(folder, [(whole, range(num))], tracks, {"features": {}, "fingerprint": ""})

@@ -32,8 +32,9 @@ from parallel_tunes.config import FeaturesConfig
 from parallel_tunes.files import digest_json
 from parallel_tunes.schema import UserError, build, to_plain
 
-VERSION = 3  # raised whenever the same settings would give other numbers
+VERSION = 4  # raised whenever the same settings would give other numbers
 QUIETEST, LOUDEST = 1e-9, 1e6  # peaks, of full scale 1: squares of what lies beyond leave float32
+CANCELLED = 1e-3  # a mix that is quieter than its channels by this factor, 60 dB, is what rounding left of them
 WHOLE = 1 << 24  # longer clips, 12 minutes at 22 050 Hz, are decoded twice instead of held in memory
 
 
@@ -47,6 +48,7 @@ class Source:
         num_samples: of the clip, at the features' sampling rate.
         peak: largest absolute sample of the clip, of full scale 1.
         samples: the clip, shape (num_samples,), int16 or float32; None where it is long.
+        note: what of the file was left out, for people; "" where nothing was.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Source:
     num_samples: int
     peak: float
     samples: Samples | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,24 +179,30 @@ def load(path: Path, features: FeaturesConfig, *, max_bytes: int, max_s: float =
         AudioError: the file gives no features; the message says why.
     """
     with _open(path, features, max_bytes, max_s) as sound:
+        parts, num_samples, peak = list[Samples](), 0, 0.0
+        for block in sound.blocks():
+            num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
+            if num_samples <= WHOLE:
+                parts.append(block.copy())
+            else:
+                parts.clear()
         duration_s, clip_s = sound.duration_s, features.clip_s
-        _check_length(duration_s, features)
-        if clip_s is not None and duration_s > clip_s and not features.trim:
-            raise AudioError(f"too long: {duration_s:.2f} s, above features.clip_s={clip_s:g} with features.trim=false")
-        if sound.num_samples <= WHOLE:
-            whole = sound.read()
-            samples: Samples | None = whole
-            num_samples, peak = whole.size, measure_peak(whole)
-        else:
-            samples, num_samples, peak = None, 0, 0.0
-            for block in sound.blocks():
-                num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
+        is_suspect = sound.num_channels > 1 and peak < CANCELLED
+    _check_length(duration_s, features)
+    if clip_s is not None and duration_s > clip_s and not features.trim:
+        raise AudioError(f"too long: {duration_s:.2f} s, above features.clip_s={clip_s:g} with features.trim=false")
     _check_peak(peak)
+    if is_suspect:
+        with _open(path, features, max_bytes, max_s, channel=0) as sound:
+            alone = max(map(measure_peak, sound.blocks()))
+        if peak < CANCELLED * alone:
+            raise BadSamplesError("silent: its channels are each other's opposites, and cancel when they are mixed")
     try:
         digest = files.digest_file(path)
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}") from error
-    return Source(path, digest, duration_s, num_samples, peak, samples)
+    samples: Any = np.concatenate(parts) if parts else None
+    return Source(path, digest, duration_s, num_samples, peak, samples, sound.note)
 
 
 def hear(samples: Samples, features: FeaturesConfig) -> Clip:
@@ -275,9 +284,9 @@ def _describe(source: Source, features: FeaturesConfig) -> Clip:
     return Clip(source, found[None, :], gain, 0.0, 0.0, 0.0)
 
 
-def _open(path: Path, features: FeaturesConfig, max_bytes: int, max_s: float) -> Sound:
+def _open(path: Path, features: FeaturesConfig, max_bytes: int, max_s: float, channel: int | None = None) -> Sound:
     rate_hz, clip_s = features.sample_rate_hz, features.clip_s
-    return Sound(path, sample_rate_hz=rate_hz, length_s=clip_s, max_bytes=max_bytes, max_s=max_s)
+    return Sound(path, sample_rate_hz=rate_hz, length_s=clip_s, max_bytes=max_bytes, max_s=max_s, channel=channel)
 
 
 def _pieces(source: Source, features: FeaturesConfig) -> Iterator[tuple[Samples, bool]]:

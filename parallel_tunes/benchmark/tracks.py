@@ -45,7 +45,7 @@ def write_tracks(folder: Path, batch: int, seed: int) -> None:
             exact = levels.astype(np.float64)
             sums = float(exact.sum()), float((exact**2).sum()), float(levels.max())
             seconds = num_frames * features.hop_length / features.sample_rate_hz
-            yield Track(place, f"{place:032x}", seconds, 0, 0, num_frames, *sums, gain=1.0), [levels]
+            yield Track(place, f"{place:032x}", seconds, 0, 0, num_frames, *sums, gain=1.0, note=""), [levels]
 
     shard = write_shard(folder, SHARD, "benchmark", (features.num_mels,), np.float16, entries())
     table = pd.DataFrame(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from parallel_tunes.config import FeaturesConfig
 
 # what a second of music usually takes: 16-bit mono at 22 050 Hz, or compressed
-BYTES_PER_S = {".mp3": 16000, ".ogg": 14000, ".opus": 12000, ".m4a": 16000, ".flac": 50000}
+PLAIN = frozenset((".wav", ".wave", ".rf64", ".w64", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf"))
+PLAIN_BYTES, FLAC_BYTES, PACKED_BYTES = 44100, 50000, 16000
 PLAIN_S, PACKED_S = 7e-5, 1e-3  # of one core, for a second of music: of 16-bit samples, or of what must be decoded
 DESCRIPTORS_S = 1.5e-2  # … and for its descriptors
 PICTURE_S = 3e-7  # … for a byte of a picture
@@ -17,7 +18,9 @@ PICTURE_S = 3e-7  # … for a byte of a picture
 
 def find_seconds(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.float64]:
     """About how many seconds of each file will be used, shape (num_tracks,)."""
-    bytes_per_s = np.array([BYTES_PER_S.get(ending, 44100) for ending in _endings_of(tracks)])
+    endings = _endings_of(tracks)
+    bytes_per_s = np.where([ending in PLAIN for ending in endings], PLAIN_BYTES, PACKED_BYTES)
+    bytes_per_s[[ending == ".flac" for ending in endings]] = FLAC_BYTES
     sizes = tracks["bytes"].to_numpy(np.float64)
     return np.asarray(np.clip(sizes / bytes_per_s, features.min_s, features.clip_s or np.inf), np.float64)
 
@@ -26,8 +29,8 @@ def find_costs(tracks: pd.DataFrame, features: FeaturesConfig) -> NDArray[np.flo
     """About how many seconds of one core each file will take, shape (num_tracks,)."""
     if features.kind == "picture":
         return PICTURE_S * tracks["bytes"].to_numpy(np.float64).clip(0)
-    is_packed = np.array([ending in BYTES_PER_S for ending in _endings_of(tracks)])
-    per_s = np.where(is_packed, PACKED_S, PLAIN_S) + (DESCRIPTORS_S if features.kind == "descriptors" else 0)
+    is_plain = [ending in PLAIN for ending in _endings_of(tracks)]
+    per_s = np.where(is_plain, PLAIN_S, PACKED_S) + (DESCRIPTORS_S if features.kind == "descriptors" else 0)
     return np.asarray(per_s * find_seconds(tracks, features), np.float64)
 
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from parallel_tunes.config import DataConfig
 from parallel_tunes.data import label_sets, synthetic
-from parallel_tunes.files import digest_json
+from parallel_tunes.files import digest_json, escape
 from parallel_tunes.schema import UserError
 
-EXTENSIONS = frozenset((".wav", ".au", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".caf", ".w64", ".m4a"))
+Say = Callable[[str], None]
+# endings of audio and of video, which has a sound track: what cannot be read of these is listed as failed
+ENDINGS = (
+    "3g2 3gp aac ac3 aif aifc aiff amr ape asf au avi caf dsf dts eac3 flac flv m2ts m4a m4b m4p m4r m4v mka mkv mov mp1 mp2 mp3 mp4 "
+    "mpc mpeg mpg mpga oga ogg ogv ogx opus ra rf64 rm shn snd spx tak tta voc w64 wav wave weba webm wma wmv wv"
+)
+EXTENSIONS = frozenset(f".{name}" for name in ENDINGS.split())
+# how such a file begins, whatever its name: containers, then MPEG audio and AAC without one
+AUDIO = re.compile(
+    rb"RIFF.{4}(?:WAVE|AVI )|RIFX.{4}WAVE|RF64|riff|FORM.{4}(?:AIF[FC]|8SVX)|\.snd|dns\.|fLaC|OggS|caff|wvpk|TTA1|tBaK|MAC |MPCK|MP\+"
+    rb"|.{4}ftyp(?!hei|hev|mif|msf|avi)|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11|#!AMR|DSD |FLV\x01|\.RMF|Creative Voice|ID3|ADIF|\x0bw"
+    rb"|\x7f\xfe\x80\x01|\0\0\x01\xba|\xff[\xe2-\xe7\xf0-\xfd\xff][^\xf0-\xff]",
+    re.DOTALL,
+)
 PICTURES = frozenset((".jpg", ".jpeg", ".png"))
 # what pictures are called that lie beside music, and show none of it
 COVERS = ("cover", "folder", "front", "back", "album", "artwork", "booklet", "inlay", "cd", "disc", "scan")
@@ -27,8 +42,13 @@ SEGMENT = re.compile(
 )
 
 
-def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
-    """All tracks of a data set, audio or pictures, in the order of their paths, without opening any of them.
+def scan(data: DataConfig, say: Say = lambda _: None) -> tuple[pd.DataFrame, Path]:
+    """All tracks of a data set, audio or pictures, in the order of their paths.
+
+    In a folder, a file is one by its ending or, where that says nothing, by how it begins.
+
+    Args:
+        say: takes lines for people: what else lies in a folder.
 
     Returns:
         Columns path (relative to the folder), label, group (None where unknown), split (None where no list gives it),
@@ -47,24 +67,27 @@ def scan(data: DataConfig) -> tuple[pd.DataFrame, Path]:
     root = data.root / synthetic.LIST if data.kind == "synthetic" and data.root.is_dir() else data.root
     if not root.exists():
         raise UserError(f"data.root={root}: no such {'list' if root.suffix in LIST_EXTENSIONS else 'folder'}")
-    tracks, folder = (_scan_tree(root), root) if root.is_dir() else (_read_list(root), root.parent)
-    tracks = tracks.loc[_choose(tracks["path"].tolist(), data.media, root)].copy()
-    unreadable = [path for path in tracks["path"] if not _is_unicode(path)]
-    if unreadable:
-        raise UserError(f"{root}: the file name {os.fsencode(unreadable[0])!r} is not UTF-8; rename it (convmv does)")
+    others = Counter[str]()
+    tracks, folder = (_scan_tree(root, others, say), root) if root.is_dir() else (_read_list(root), root.parent)
+    chosen = np.array(_choose(tracks["path"].tolist(), data.media, root), bool)
+    others.update(Path(path).suffix.lower() for path in tracks["path"][~chosen])
+    tracks = tracks.loc[chosen].copy()
+    _count_others(others, say)
     if tracks.empty:
-        audio, drawn = " ".join(sorted(EXTENSIONS)), " ".join(sorted(PICTURES))
+        drawn = " ".join(sorted(PICTURES))
         wanted = {
-            "audio": f"audio files as <label>/<file> ({audio})",
+            "audio": "audio files as <label>/<file> (wav, flac, mp3, ogg, m4a, …)",
             "pictures": f"pictures as <label>/<file> ({drawn})",
         }
         wanted["auto"] = f"{wanted['audio']} or spectrogram pictures ({drawn})"
         raise UserError(f"data.root={root}: no tracks; expected {wanted[data.media]}, or a list of them")
     if data.merge_labels:
         tracks["label"] = label_sets.merge_alike(tracks["label"].tolist())
+    names = tracks["path"].map(escape).astype(object)  # the paths themselves, which open the files, stay as they are
+    tracks["label"] = tracks["label"].map(escape)
     if data.group_regex is not None:
-        tracks["group"] = _match_groups(tracks["path"], data.group_regex)
-    tracks["group"] = tracks["group"].fillna(find_recordings(tracks["path"], tracks["label"]))
+        tracks["group"] = _match_groups(names, data.group_regex)
+    tracks["group"] = tracks["group"].fillna(find_recordings(names, tracks["label"]))
     states = [stat(folder / path) for path in tracks["path"]]
     tracks["bytes"] = [size for size, _ in states]
     tracks["mtime_ns"] = [mtime for _, mtime in states]
@@ -124,14 +147,22 @@ def listing_digest(tracks: pd.DataFrame) -> str:
     return digest_json(tracks[columns].astype(object).where(tracks[columns].notna(), None).values.tolist())
 
 
-def _scan_tree(root: Path) -> pd.DataFrame:
-    """The tree <label>/…/<file>: the first folder is the label."""
+def _scan_tree(root: Path, others: Counter[str], say: Say) -> pd.DataFrame:
+    """The tree <label>/…/<file>: the first folder is the label; what else lies there is counted by its endings."""
     rows: list[tuple[str, str]] = []
     misnamed: list[Path] = []  # folders that are called like tracks
     for relative, subfolders, names in _walk(root):
+        found = _find_tracks(root / relative, names, EXTENSIONS | PICTURES, others)
         if not relative.parts:
+            loose = [escape(name) for name in found if not _is_picture(name)]
+            others.update(Path(name).suffix.lower() for name in found if _is_picture(name))
+            if loose:
+                shown = ", ".join(loose[:3]) + (", …" if len(loose) > 3 else "")
+                say(
+                    f"audio files above the folders that give labels are left out: {len(loose)} ({shown}); "
+                    "move them into such a folder, or give a list (CSV: path, label)"
+                )
             continue
-        found = [name for name in names if _is_called_track(name)]
         rows += [((relative / name).as_posix(), relative.parts[0].strip()) for name in found]
         misnamed += [relative / name for name in subfolders if _is_called_track(name)]
     # one that holds tracks is an album; any other stands where a track should be, and is listed to be told as failed
@@ -145,16 +176,48 @@ def _scan_tree(root: Path) -> pd.DataFrame:
     )
 
 
-def list_tracks(root: Path, *, pictures: bool) -> list[Path]:
-    """Every audio file, or picture, at any depth below a folder, in the order of their paths."""
-    wanted = PICTURES if pictures else EXTENSIONS
-    found = [
-        relative / name
-        for relative, _, names in _walk(root)
-        for name in names
-        if _is_called_track(name) and Path(name).suffix.lower() in wanted
-    ]
+def list_tracks(root: Path, *, pictures: bool, say: Say = lambda _: None) -> list[Path]:
+    """Every audio file, or picture, at any depth below a folder, in the order of their paths; `say` as for `scan`."""
+    found, others = list[Path](), Counter[str]()
+    for relative, _, names in _walk(root):
+        tracks = _find_tracks(root / relative, names, PICTURES if pictures else EXTENSIONS, others)
+        found += [relative / name for name in tracks]
+    _count_others(others, say)
     return [root / path for path in sorted(found)]
+
+
+def _find_tracks(folder: Path, names: list[str], endings: frozenset[str], others: Counter[str]) -> list[str]:
+    """The names of tracks; the others are counted, by their endings."""
+    found = list[str]()
+    for name in names:
+        ending = Path(name).suffix.lower()
+        if name.startswith("."):  # .DS_Store, and what macOS leaves beside each file on foreign disks
+            others["hidden"] += 1
+        elif ending in endings or (ending not in PICTURES and endings != PICTURES and is_audio(folder / name)):
+            found.append(name)
+        else:
+            others[ending] += 1
+    return found
+
+
+def _count_others(others: Counter[str], say: Say) -> None:
+    if others:
+        first = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:8]
+        counts = ", ".join(f"{num} {escape(ending) or 'without ending'}" for ending, num in first)
+        say(f"other files, left alone: {others.total()} ({counts}{', …' if len(others) > 8 else ''})")
+
+
+def is_audio(path: Path) -> bool:
+    """Whether a file is audio, or video, by how it begins, or would be by its ending."""
+    if path.suffix.lower() in EXTENSIONS:
+        return True
+    try:
+        if not path.is_file():  # a pipe would wait
+            return False
+        with path.open("rb") as stream:
+            return AUDIO.match(stream.read(16)) is not None
+    except OSError:
+        return False
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -233,11 +296,3 @@ def stat(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

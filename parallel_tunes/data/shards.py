@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from parallel_tunes.schema import UserError
 if TYPE_CHECKING:  # engines only write shards, and need not wait for pandas
     import pandas as pd
 
-FORMAT = 2
+FORMAT = 3
 WORDS = ("path", "label", "group", "split", "hash")  # what a data set is, in index.parquet
 
 
@@ -44,6 +44,7 @@ class Track:
     db_square_sum: float
     highest_db: float
     gain: float  # factor on its samples, see front_end.Clip
+    note: str  # what of the file was left out, "" where nothing was
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def write_manifest(
     index = (
         tracks.drop(columns=["bytes", "mtime_ns"]).join(found.drop(columns="place"), how="inner").reset_index(drop=True)
     )
+    index["path"] = index["path"].map(files.escape)  # a name may be no text
     files.write_file(folder / "index.parquet", lambda stream: index.to_parquet(stream, index=False))
     manifest = {
         "format": FORMAT,
@@ -164,7 +166,10 @@ def write_manifest(
             {"file": f"{s.name}.npy", "num_rows": s.num_rows, "num_bytes": s.num_bytes, "num_tracks": len(s.tracks), "checksum": s.checksum}
             for s, _ in made
         ],
-        "failed": [asdict(failure) for shard, _ in made for failure in shard.failed],
+        "failed": [
+            {"path": files.escape(bad.path), "reason": bad.reason} for shard, _ in made for bad in shard.failed
+        ],
+        "notes": [{"path": row.path, "note": row.note} for row in index[index["note"] != ""].itertuples()],
     }  # fmt: skip
     files.write_json(folder / "manifest.json", manifest)
     return manifest

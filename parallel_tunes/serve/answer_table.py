@@ -22,7 +22,7 @@ def columns_of(num_labels: int, *, multi_label: bool) -> dict[str, pyarrow.DataT
     """The columns of a table and their types.
 
     file, duration_s, of models that give several labels `labels` (`a|b`), then label_1, probability_1, label_2, … of the
-    `num_labels` most probable, and reason, which says why a file has none of these.
+    `num_labels` most probable, note, which says what of a file could not be decoded, and reason, why it has none of these.
     """
     text, number = pyarrow.string(), pyarrow.float64()
     ranked = {
@@ -30,7 +30,8 @@ def columns_of(num_labels: int, *, multi_label: bool) -> dict[str, pyarrow.DataT
         for place in range(1, num_labels + 1)
         for name, kind in (("label", text), ("probability", number))
     }
-    return {"file": text, "duration_s": number, **({"labels": text} if multi_label else {}), **ranked, "reason": text}
+    labels = {"labels": text} if multi_label else {}
+    return {"file": text, "duration_s": number, **labels, **ranked, "note": text, "reason": text}
 
 
 def flatten(answer: Answer) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,4 +107,4 @@ def answer(task: AnswerTask, advance: Advance) -> Answered:
 
 
 def _refuse(path: str) -> Answer:
-    return {"file": os.fsencode(path).decode(errors="backslashreplace"), "reason": LEFT_OUT}
+    return {"file": files.escape(path), "reason": LEFT_OUT}

@@ -42,6 +42,7 @@ class FileAnswer(BaseModel):
 
     file: str = Field(description="what the client called it")
     duration_s: float | None = None
+    note: str | None = Field(None, description="what of the file could not be decoded, where that is anything")
     top: list[Label] | None = Field(None, description="the most probable labels, of the mean over windows")
     labels: list[Label] | None = Field(
         None, description="of models that give several: those that reach their threshold"
@@ -97,7 +98,7 @@ FORM: dict[str, Any] = {
                             "type": "array",
                             "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
-                            "description": "audio: WAV, FLAC, OGG, MP3, AU, AIFF, …; one or more",
+                            "description": "audio: WAV, FLAC, MP3, Ogg, Opus, M4A, AAC, WebM, …; one or more",
                         }
                     },
                     "additionalProperties": False,

@@ -38,10 +38,11 @@ def warm_up(features: FeaturesConfig) -> None:
     if features.kind == "picture":
         return
     rate_hz = features.sample_rate_hz
-    for factor in (1, 2):  # samples that are taken as they are, and such as are mixed and resampled
+    # samples that are taken as they are, and such as are decoded, mixed and resampled
+    for container, factor in (("WAV", 1), ("WAV", 2), ("OGG", 2)):
         noise = 0.1 * np.random.default_rng(0).standard_normal((int(factor * rate_hz * max(features.min_s, 1)), factor))
-        with tempfile.NamedTemporaryFile(suffix=".wav") as stream:
-            soundfile.write(stream, noise, factor * rate_hz, format="WAV")
+        with tempfile.NamedTemporaryFile() as stream:
+            soundfile.write(stream, noise, factor * rate_hz, format=container)
             stream.flush()
             front_end.extract(Path(stream.name), features, max_bytes=sys.maxsize)
 
@@ -76,7 +77,7 @@ def decode(order: Mapping[str, str], features: FeaturesConfig, limits: Mapping[s
         return {"kind": type(error).__name__, "reason": str(error)}
     except MemoryError:
         return {"kind": "MemoryError", "reason": "decoding it takes more memory than a file is allowed"}
-    return {"num_frames": len(clip.frames), "duration_s": clip.source.duration_s}
+    return {"num_frames": len(clip.frames), "duration_s": clip.source.duration_s, "note": clip.source.note}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -30,10 +30,11 @@ START_S = 600.0  # the first start on a machine compiles kernels
 
 @dataclass(frozen=True)
 class Frames:
-    """What a model sees of an upload: levels, shape (num_frames, num_mels), dB; and the file's duration, seconds."""
+    """What a model sees of an upload: levels, shape (num_frames, num_mels), dB; the file's duration, seconds; what was left out."""
 
     levels: NDArray[np.float16]
     duration_s: float
+    note: str
 
 
 class Decoder:
@@ -101,7 +102,7 @@ class Decoder:
         self._result.seek(0)
         levels = np.frombuffer(self._result.read(), LEVEL).reshape(answer["num_frames"], -1)
         self._result.truncate(0)
-        return Frames(levels, answer["duration_s"])
+        return Frames(levels, answer["duration_s"], answer["note"])
 
     def end(self) -> None:
         """End the process; the next upload has another."""

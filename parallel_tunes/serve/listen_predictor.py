@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from parallel_tunes.files import escape
 from parallel_tunes.schema import UserError
 from parallel_tunes.serve.labels import Answer
 from parallel_tunes.serve.rows import read_rows, tabulate_rows
@@ -56,7 +56,7 @@ class ListenPredictor:
         A row that cannot be answered has a `reason` instead; a table that cannot be read is one answer with a reason.
         """
         del top_k  # there is one answer to a row
-        name = os.fsencode(file).decode(errors="backslashreplace")
+        name = escape(file)
         try:
             answers = self.answer(read_rows(file, [*IDS, *OWN, "id"], self.max_bytes))
         except UserError as error:

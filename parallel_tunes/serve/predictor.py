@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
 from parallel_tunes.data.batches import Level, cut_frames, window_starts
+from parallel_tunes.files import escape
 from parallel_tunes.serve.labels import Answer, rank_labels
 from parallel_tunes.train import model_folder
 from parallel_tunes.train.frozen import Frozen
@@ -61,7 +61,8 @@ class Predictor:
         """The `top_k` most probable labels of a file, or the reason why there are none.
 
         Returns:
-            `file`, `duration_s` and `top`, a list of {label, probability}; or `file` and `reason`. Of a model by which a
+            `file`, `duration_s` and `top`, a list of {label, probability}; or `file` and `reason`. A `note` says what of the
+            file could not be decoded. Of a model by which a
             track may have several labels also `labels`, those that reach their threshold: {label, probability, threshold}.
         """
         (answer,) = self.predict_all([file], top_k)
@@ -90,12 +91,13 @@ class Predictor:
 
     def _ask(self, file: Path) -> tuple[_Asked, NDArray[Any]]:
         """A file, and the frames of it, none where it gives none."""
-        name = os.fsencode(file).decode(errors="backslashreplace")  # a name may be no text
+        name = escape(file)  # a name may be no text
         try:
             clip = front_end.extract(file, self.features, max_bytes=self.max_bytes)
         except AudioError as error:
             return _Asked({"file": name, "reason": str(error)}), np.empty(0)
-        return _Asked({"file": name, "duration_s": round(clip.source.duration_s, 3)}), clip.frames
+        note = {"note": clip.source.note} if clip.source.note else {}
+        return _Asked({"file": name, "duration_s": round(clip.source.duration_s, 3), **note}), clip.frames
 
     def _judge(self, held: list[tuple[_Asked, NDArray[Any]]]) -> None:
         """Give the windows that are held to the model, and their probabilities to whom they are of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # what a decoder says (the class of an AudioError) → 415 where it is no audio; all else is a file that is damaged or unfit
 NOT_AUDIO = ("NotAudioError", "NotPictureError")
+TAKEN = "WAV, FLAC, MP3, Ogg, Opus, M4A, AAC, WebM, AIFF and most else that is audio"
 
 
 class Refusal(Exception):
@@ -23,7 +24,8 @@ class Refusal(Exception):
 
 def refuse_file(kind: str, reason: str) -> Refusal:
     """The refusal of a file of which a decoder says so: the class of its AudioError, and its message."""
-    return Refusal(415 if kind in NOT_AUDIO else 422, reason)
+    taken = f"; {TAKEN} are taken" if kind == "NotAudioError" else ""
+    return Refusal(415 if kind in NOT_AUDIO else 422, reason + taken)
 
 
 def too_late(timeout_s: float) -> Refusal:

@@ -173,7 +173,11 @@ class Service:
         )
         rate = front_end.frames_per_s(genre.features)
         clip_s = min(clip.duration_s, len(clip.levels) / rate)
-        answer = {"duration_s": round(clip.duration_s, 3), **genre.answer(chances, top_k)}
+        answer = {
+            "duration_s": round(clip.duration_s, 3),
+            **({"note": clip.note} if clip.note else {}),
+            **genre.answer(chances, top_k),
+        }
         answer["windows"] = genre.timeline(starts, chances, clip_s)
         return answer | ({"levels": encode_levels(clip.levels[: math.ceil(clip_s * rate)])} if levels else {})
 

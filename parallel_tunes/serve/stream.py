@@ -11,11 +11,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from parallel_tunes.audio.decode import MAX_RATE_HZ
+from parallel_tunes.audio.ffmpeg import RATES_HZ
 from parallel_tunes.serve.refusals import Refusal
 
 FORMATS: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i2")}
-LOWEST_RATE_HZ = 1000
 EVERY_S = 1.0  # there is an answer
 END = "end"  # what a client says, as text, to have the answer to the rest
 
@@ -44,10 +43,10 @@ class Stream:
         try:
             said = json.loads(greeting)
             rate_hz, self._format = said["sample_rate_hz"], FORMATS[said["format"]]
-            if not isinstance(rate_hz, int) or not LOWEST_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            if not isinstance(rate_hz, int) or rate_hz not in RATES_HZ:
                 raise ValueError
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            rates = f"{LOWEST_RATE_HZ} to {MAX_RATE_HZ}"
+            rates = f"{RATES_HZ[0]} to {RATES_HZ[-1]}"
             raise Refusal(
                 422, f'begin with {{"sample_rate_hz": RATE, "format": "f32"}}, or "s16"; RATE is {rates}'
             ) from error

@@ -5,7 +5,6 @@ One that has learnt from descriptors of a preprocess run answers audio files too
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from numpy.typing import NDArray
 
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
-from parallel_tunes.data.index import EXTENSIONS
+from parallel_tunes.data.index import is_audio
 from parallel_tunes.data.track_features import KEYS, to_numbers, to_years
 from parallel_tunes.data.tracks import IDS
 from parallel_tunes.descriptor_names import NAMES
+from parallel_tunes.files import escape
 from parallel_tunes.schema import UserError
 from parallel_tunes.serve.labels import Answer
 from parallel_tunes.serve.rows import read_rows, tabulate_rows
@@ -63,10 +63,9 @@ class TrackPredictor:
 
         A row that cannot be answered has a `reason` instead; a file that cannot be read is one answer with a reason.
         """
-        name = os.fsencode(file).decode(errors="backslashreplace")
+        name = escape(file)
         try:
-            is_audio = file.suffix.lower() in EXTENSIONS
-            rows = self._describe(file) if is_audio else read_rows(file, self._wanted, self.max_bytes)
+            rows = self._describe(file) if is_audio(file) else read_rows(file, self._wanted, self.max_bytes)
             answers = self.answer(rows, top_k)
         except (UserError, AudioError) as error:
             return [{"file": name, "reason": str(error)}]

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import random
-import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +69,7 @@ def test_the_beginning_is_that_part_of_the_whole(rate_hz: int, ending: str, tmp_
     whole, duration_s = decode(path, sample_rate_hz=22050)
     for first_s in (1.0, 1.234, 60.0):
         part, told_s = decode(path, sample_rate_hz=22050, first_s=first_s)
-        assert told_s == duration_s
+        assert told_s == pytest.approx(duration_s, abs=1e-6)
         assert part.size == min(whole.size, math.ceil(first_s * 22050))
         assert np.abs(part - whole[: part.size]).max() < 2e-5
 
@@ -83,7 +79,9 @@ def test_blocks_and_the_whole_are_the_same(tmp_path: Path) -> None:
     for rate_hz in (44100, 22050):
         path = write_audio(tmp_path / f"{rate_hz}.wav", noise, rate_hz)
         with Sound(path, sample_rate_hz=22050, max_bytes=1 << 30) as sound:
-            np.testing.assert_array_equal(sound.read(), np.concatenate([block.copy() for block in sound.blocks()]))
+            blocks = [block.copy() for block in sound.blocks()]
+        with Sound(path, sample_rate_hz=22050, max_bytes=1 << 30) as sound:
+            np.testing.assert_array_equal(sound.read(), np.concatenate(blocks))
         theirs = soxr.resample(noise.mean(1), rate_hz, 22050, quality="HQ") if rate_hz != 22050 else noise.mean(1)
         assert np.abs(decode(path, sample_rate_hz=22050)[0] - theirs).max() < 1e-4  # 16 bits
 
@@ -95,33 +93,6 @@ def test_sixteen_bit_samples_come_as_they_are(tmp_path: Path) -> None:
             samples = sound.read()
         assert samples.dtype == np.int16
         np.testing.assert_array_equal(samples, soundfile.read(path, dtype="int16")[0])
-
-
-def has_torchcodec() -> bool:
-    try:
-        importlib.import_module("torchcodec")
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return True
-
-
-# torchcodec's wheels want CUDA's libraries and cannot be loaded without them, as on CI's machine; what is said then is
-# the next test, which runs anywhere
-@pytest.mark.skipif(not (has_torchcodec() and shutil.which("ffmpeg")), reason="no torchcodec that loads, or no ffmpeg")
-def test_m4a_by_torchcodec(tmp_path: Path) -> None:
-    wave = write_audio(tmp_path / "a.wav", tone(440, 3.0, 44100, 2), 44100)
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wave, "-c:a", "aac", tmp_path / "a.m4a"], check=True)
-    samples, duration_s = decode(tmp_path / "a.m4a", sample_rate_hz=22050)
-    assert abs(duration_s - 3) < 0.1
-    part, _ = decode(tmp_path / "a.m4a", sample_rate_hz=22050, first_s=1.0)
-    assert np.abs(part - samples[:22050]).max() < 1e-3
-
-
-def test_m4a_without_torchcodec_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)  # an import of it fails, installed or not
-    (tmp_path / "a.m4a").write_bytes(b"x" * 1000)
-    with pytest.raises(AudioError, match="m4a needs torchcodec and ffmpeg"):
-        decode(tmp_path / "a.m4a", sample_rate_hz=22050)
 
 
 def test_errors_have_types(tmp_path: Path) -> None:
@@ -168,7 +139,7 @@ def test_a_header_that_claims_too_much_is_not_believed(tmp_path: Path) -> None:
     path = write_audio(tmp_path / "a.wav", tone(440))
     data = bytearray(path.read_bytes())
     at = data.index(b"data") + 4
-    data[at : at + 4] = struct.pack("<I", 2**31)
+    data[at : at + 4] = struct.pack("<I", 2**30)
     path.write_bytes(data)
     with pytest.raises(AudioError, match="truncated"):
         decode(path, sample_rate_hz=22050)

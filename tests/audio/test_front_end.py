@@ -72,3 +72,16 @@ def test_peak_normalisation_makes_levels_equal(tmp_path: Path) -> None:
 def test_contradictions_are_found_before_any_work(values: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         front_end.check(changed(**values))
+
+
+def test_channels_that_cancel_each_other_are_silence(tmp_path: Path) -> None:
+    left = 0.5 * tone(440, 2.0, 44100)
+    for name, other in (("exact", -left), ("nearly", -left * np.float32(0.9995)), ("doubled", -left[::-1])):
+        path = write_audio(tmp_path / f"{name}.wav", np.stack([left, other], 1), 44100)
+        if name == "doubled":
+            front_end.extract(path, DEFAULT, max_bytes=LIMIT)
+            continue
+        with pytest.raises(AudioError, match="silent: "):
+            front_end.extract(path, DEFAULT, max_bytes=LIMIT)
+    quiet = write_audio(tmp_path / "quiet.wav", np.stack([left, left], 1) * np.float32(1e-3), 44100, subtype="FLOAT")
+    front_end.extract(quiet, DEFAULT, max_bytes=LIMIT)

@@ -114,11 +114,32 @@ def test_groups_by_regular_expression(tmp_path: Path) -> None:
             index.scan(config(tmp_path, regex))
 
 
-def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_names_that_are_no_text_are_taken(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"ro\xe9k")
+    place.mkdir()
+    for name in (b"caf\xe9_seg1.wav", b"caf\xe9_seg2.wav", "é.wav".encode(), b"\\xe9.wav"):
+        (place / os.fsdecode(name)).write_bytes(b"1")
+    tracks, folder = index.scan(config(tmp_path))
+    assert all((folder / path).is_file() for path in tracks["path"])
+    assert set(tracks["label"]) == {"ro\\xe9k"}
+    assert tracks["group"].dropna().tolist() == ["ro\\xe9k/caf\\xe9"] * 2
+
+
+def test_what_is_no_track_is_told(tmp_path: Path) -> None:
     (tmp_path / "pop").mkdir()
-    (tmp_path / "pop" / os.fsdecode(b"\xff.wav")).write_bytes(b"1")
-    with pytest.raises(UserError, match="not UTF-8"):
-        index.scan(config(tmp_path))
+    for name in (".DS_Store", "._a.wav", "x.m3u", "cover.jpg", "notes", "b.WMA", "c.wav"):
+        (tmp_path / "pop" / name).write_bytes(b"1")
+    for name in ("top.wav", "README"):
+        (tmp_path / name).write_bytes(b"1")
+    lines = list[str]()
+    tracks, _ = index.scan(config(tmp_path), lines.append)
+    assert tracks["path"].tolist() == ["pop/b.WMA", "pop/c.wav"]
+    assert lines[0].startswith("audio files above the folders that give labels are left out: 1 (top.wav)")
+    assert lines[1] == "other files, left alone: 6 (2 without ending, 2 hidden, 1 .jpg, 1 .m3u)"
+    told = list[str]()
+    found = index.list_tracks(tmp_path, pictures=False, say=told.append)
+    assert [path.name for path in found] == ["b.WMA", "c.wav", "top.wav"]
+    assert told == ["other files, left alone: 6 (2 without ending, 2 hidden, 1 .jpg, 1 .m3u)"]
 
 
 def test_the_listing_digest_sees_changes(tmp_path: Path) -> None:

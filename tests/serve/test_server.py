@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import psutil
@@ -176,7 +177,7 @@ def test_levels_are_those_that_the_model_was_given_and_bounded(served: Served, c
 
 
 def test_bad_files_are_refused_in_a_sentence(client: httpx.Client) -> None:
-    claims = b"".join([CLIP[:40], (2**31).to_bytes(4, "little"), CLIP[44:]])
+    claims = b"".join([CLIP[:40], (2**30).to_bytes(4, "little"), CLIP[44:]])
     for says, status, data in (
         ("no audio", 415, b"text in a file called .wav\n" * 99),
         ("truncated", 422, CLIP[:20000]),
@@ -199,6 +200,27 @@ def test_bad_forms_are_refused_in_a_sentence(client: httpx.Client) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     endless = (piece for piece in [head, *[b"x" * 65536] * 80])  # no length declared
     assert "serve.max_mib=4" in tell(client.post("/v1/genre", content=endless, headers={"Content-Type": FORM}), 413)
+
+
+def record(samples: NDArray[Any], container: str, codec: str) -> bytes:
+    """A recording as telephones (m4a, AAC) and browsers (webm, Opus) make them."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as file:
+        track: Any = file.add_stream(codec, rate=48000, layout="mono")
+        resampler = av.AudioResampler(track.format.name, "mono", 48000, track.codec_context.frame_size or 960)
+        frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
+        frame.sample_rate = 48000
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            file.mux(track.encode(piece))
+        file.mux(track.encode(None))
+    return stream.getvalue()
+
+
+def test_recordings_of_telephones_and_browsers_are_taken(client: httpx.Client) -> None:
+    for container, codec in (("ipod", "aac"), ("webm", "libopus"), ("adts", "aac"), ("ogg", "libopus"), ("mp4", "aac")):
+        (answer,) = post(client, record(tone(440, 2.5, 48000), container, codec)).json()["files"]
+        assert answer["duration_s"] == pytest.approx(2.5, abs=0.1), (container, answer)
+    assert "WAV, FLAC, MP3" in tell(post(client, b"not audio at all" * 99), 415)
 
 
 FORM = "multipart/form-data; boundary=b"

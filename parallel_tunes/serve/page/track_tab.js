@@ -82,7 +82,7 @@ export class TrackTab {
     }
   }
 
-  #take(file, { duration_s, windows, levels }) {
+  #take(file, { duration_s, note, windows, levels }) {
     const centre = window => (window.start_s + window.end_s) / 2, last = windows.length - 1;
     // windows overlap: each tells of the time that is nearest to its centre
     const between = at => (centre(windows[at]) + centre(windows[at + 1])) / 2;
@@ -98,7 +98,7 @@ export class TrackTab {
     this.#drawLevels([imageLevels(levels, 0, this.span.to_s)]);
     const part = this.span.to_s < duration_s - 0.05 ? `the first ${seconds(this.span.to_s)} of ${seconds(duration_s)}` : seconds(duration_s);
     const count = windows.length === 1 ? "one window" : `${windows.length} windows`;
-    byId("note").textContent = `Judged: ${part}, in ${count} of ${seconds(this.model.window_s)}.`;
+    byId("note").textContent = `Judged: ${part}, in ${count} of ${seconds(this.model.window_s)}.${note ? ` ${note}.` : ""}`;
     this.#tell(moments, `mean of ${count}`);
     this.#announce(file.name, this.entries);
   }
