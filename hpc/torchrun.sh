@@ -16,27 +16,11 @@ export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 export MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-268435456}
-torchrun=(torchrun)
 if [ -n "${PT_RENDEZVOUS:-}" ]; then
   # the names of nodes need not resolve: each says the address that Slurm knows it by
   address=$(scontrol show node -o "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
   meet=(--nnodes="$PT_NUM_NODES" --rdzv-backend=c10d --rdzv-endpoint="$PT_RENDEZVOUS" --local-addr="$address"
     --rdzv-id="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-conf="is_host=0,join_timeout=${PT_JOIN_S:-300}")
-  # the first node keeps the store in which they meet, and keeps it a little longer than its own ranks run: torchrun's own
-  # store closes while other nodes still take their leave, and they fill the log with errors
-  if [ "$SLURM_NODEID" = 0 ]; then
-    torchrun=(python -c '
-import sys, time
-from torch.distributed import TCPStore
-from torch.distributed.run import main
-host, _, port = sys.argv[1].rpartition(":")
-store = TCPStore(host, int(port), is_master=True, wait_for_workers=False)
-try:
-    main(sys.argv[2:])
-finally:
-    time.sleep(2)
-' "$PT_RENDEZVOUS")
-  fi
 else
   meet=(--standalone)
   export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo} # ranks of one node talk over loopback, whatever the host is called
@@ -51,4 +35,4 @@ if [ -n "${SLURM_STEP_ID:-}" ]; then
     meet+=(--signals-to-handle=SIGINT)
   fi
 fi
-exec "${torchrun[@]}" "${meet[@]}" --nproc-per-node="$ranks" --max-restarts="${PT_MAX_RESTARTS:-0}" -m parallel_tunes "$@"
+exec python -m parallel_tunes.parallel.torchrun "${meet[@]}" --nproc-per-node="$ranks" --max-restarts="${PT_MAX_RESTARTS:-0}" -m parallel_tunes "$@"

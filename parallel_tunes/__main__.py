@@ -17,6 +17,7 @@ from parallel_tunes.config import CONFIGS, JOBS, VARIANTS
 from parallel_tunes.config_svm import GIVEN
 from parallel_tunes.parallel.errors import RankLost
 from parallel_tunes.parallel.mesh import Mesh
+from parallel_tunes.run import say
 from parallel_tunes.schema import UserError, suggest
 
 USAGE = """usage: ptunes JOB key=value … [-- FILE …]      also: python -m parallel_tunes, torchrun -m parallel_tunes
@@ -57,14 +58,14 @@ def run(words: list[str]) -> int:
     """What `main` does, with the exit code returned."""
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, JOBS))
-        print(USAGE.format(jobs="\n".join(f"  {name:{width}}  {job.__doc__}" for name, job in JOBS.items())), end="")
+        say(USAGE.format(jobs="\n".join(f"  {name:{width}}  {job.__doc__}" for name, job in JOBS.items())), end="")
         return 0
     job, *rest = words
     if job not in JOBS:
         raise UserError(f"unknown job {job!r}{suggest(job, list(JOBS))}; the jobs are {', '.join(JOBS)}")
     job = find_variant(job, rest)
     if any(word in ("-h", "--help") for word in rest[: rest.index("--") if "--" in rest else None]):
-        print(describe(job), end="")
+        say(describe(job), end="")
         return 0
     if job == "submit":
         own, words, target = split_submission(rest)

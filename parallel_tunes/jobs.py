@@ -28,7 +28,7 @@ from parallel_tunes.audio import front_end
 from parallel_tunes.data.shards import ShardSet, read_manifest
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.run import Run
+from parallel_tunes.run import Run, say
 from parallel_tunes.scaling.grid import name_share
 from parallel_tunes.schema import UserError
 from parallel_tunes.session import Facts, Job
@@ -132,18 +132,17 @@ def evaluate(cfg: config.EvaluateJob, mesh: Mesh, run: Run) -> Facts:
 
 
 def _shards_for(data: config.DataConfig, features: config.FeaturesConfig, cfg: Any, mesh: Mesh, run: Run) -> ShardSet:
-    """The shards of this data with these features: those given, those found, or made now in a world of one, as `cfg` says."""
-    folder = mesh.on_first(
-        lambda: preprocessing.find_shards(data, features, Path("logs/preprocess"), may_make=mesh.world_size == 1)
-    )
+    """The shards of this data with these features: those given, those found, or made now by rank 0, as `cfg` says."""
+    folder = mesh.on_first(lambda: preprocessing.find_shards(data, features, Path("logs/preprocess")))
     if folder is None:
-        name = preprocessing.name_shards(data, features)
+        name = mesh.on_first(lambda: preprocessing.name_shards(data, features))
         where = replace(cfg.run, dir=None, name=name)
         job = config.PreprocessJob(
             data=data, features=features, preprocess=cfg.preprocess, parallel=cfg.parallel, run=where
         )
         run.log(f"no shards for this data and front end yet: making them under logs/preprocess/{name}")
-        session.run_job("preprocess", JOBS["preprocess"], job, mesh=mesh)
+        make = partial(session.run_job, "preprocess", JOBS["preprocess"], job)
+        mesh.on_first(lambda: make(mesh=mesh.apart()), is_long=True)
         folder = Path("logs/preprocess") / name
     shards = ShardSet(folder)
     if data.verify:
@@ -183,7 +182,7 @@ def submit(cfg: config.SubmitJob, mesh: Mesh, run: Run) -> Facts:
     text = submission.render(cfg)
     facts: Facts = {"metrics": {}, "sbatch": text, "submitted": None}
     if cfg.print:
-        print(text, end="", flush=True)
+        say(text, end="")
         return facts
     submission.check(cfg, run.warn)
     cost = submission.estimate(cfg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from parallel_tunes.config_run import ParallelConfig
 from parallel_tunes.data import descriptor_tables, estimates, index, partition, shards
 from parallel_tunes.parallel.dispatch import Advance, Cluster, Result, Task, Work
 from parallel_tunes.parallel.engines import Engines, choose, map_tasks, start_beside
-from parallel_tunes.schema import UserError, defaults, to_plain
+from parallel_tunes.schema import UserError, to_plain
 from parallel_tunes.shard_work import PictureTask, ShardTask, draw_pictures, get_ready, make_shard
 
 READY = f"{get_ready.__module__}:{get_ready.__name__}"
@@ -204,11 +203,11 @@ def _merge(
     return manifest
 
 
-def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_make: bool) -> Path | None:
+def find_shards(data: DataConfig, features: FeaturesConfig, under: Path) -> Path | None:
     """The folder of finished shards of this data and front end: `data.shards`, or one found in `under`.
 
     Raises:
-        UserError: `data.shards` were made with other features, or none are found and none may be made.
+        UserError: `data.shards` were made with other features.
     """
     if data.shards is not None:
         differing = front_end.compare(shards.ShardSet(data.shards).manifest["features"], to_plain(features))
@@ -223,17 +222,7 @@ def find_shards(data: DataConfig, features: FeaturesConfig, under: Path, *, may_
             found = (manifest["fingerprint"], manifest["features"]["kind"], manifest["listing"], manifest["max_mib"])
             if found == wanted:
                 return path.parent
-    if may_make:
-        return None
-    named, media = features.kind in ("waveform", "descriptors"), data.media != "auto"
-    changed = [f"data.media={data.media}"] * media + [f"features={features.kind}"] * named
-    changed += [
-        f"features.{name}={value}"
-        for name, value in to_plain(features).items()
-        if name != "kind" and value != defaults("features", features.kind if named else "logmel")[name]
-    ]
-    command = " ".join(["ptunes preprocess", f"data={data.kind}", shlex.quote(f"data.root={data.root}"), *changed])
-    raise UserError(f"no shards for this data and front end under {under}: run `{command}` first, or give data.shards")
+    return None
 
 
 def name_shards(data: DataConfig, features: FeaturesConfig) -> str:

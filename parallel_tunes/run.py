@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TextIO
 
 import yaml
 from tqdm import tqdm
@@ -50,7 +50,19 @@ RESOURCES = (
     "data.verify",
     "data.leaks",  # what it drops is told by the digest in each checkpoint
 )
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "numba", "soundfile", "soxr", "librosa", "ipyparallel", "hydra-core")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "numba",
+    "soundfile",
+    "av",
+    "soxr",
+    "librosa",
+    "ipyparallel",
+    "hydra-core",
+)
 
 
 @dataclass
@@ -58,6 +70,18 @@ class Stop:
     """Whether this process was told to stop, and by which signal."""
 
     signal_name: str | None = None
+
+
+def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+    """Print for people, on standard output unless told otherwise; where nobody reads any more (`| head -1`), go on without."""
+    stream = stream or sys.stdout
+    text = text.encode(errors="backslashreplace").decode()  # a file's name may be no text
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # else Python complains at its end
+        os.close(nowhere)
 
 
 class Listener(Protocol):
@@ -195,14 +219,14 @@ class Run:
     def log(self, line: str) -> None:
         """Say a line on standard output and in log.txt."""
         if self.is_writer:
-            print(line.encode(errors="backslashreplace").decode(), flush=True)  # a file's name may be no text
+            say(line)
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def warn(self, line: str) -> None:
         """Say a line of warning on standard error and in log.txt."""
         if self.is_writer:
-            print(f"ptunes: warning: {line}", file=sys.stderr, flush=True)
+            say(f"ptunes: warning: {line}", sys.stderr)
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} warning: {line}\n")
 

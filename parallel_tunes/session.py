@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -16,11 +17,12 @@ from parallel_tunes import files, names
 from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.parallel.processor import cpu_model
-from parallel_tunes.run import Run, Stop
+from parallel_tunes.parallel.waiting import INTERRUPTED
+from parallel_tunes.run import Run, Stop, say
 from parallel_tunes.schema import UserError
 
 Facts = dict[str, Any]
-INTERRUPTED = 130
+FAREWELL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
         raise UserError(f"{name} runs in one process: start it without torchrun")
     if job.group and not nested:
         how = {"timeout_s": cfg.parallel.timeout_s, "ddp": cfg.parallel.ddp} if hasattr(cfg, "parallel") else {}
-        mesh.start(getattr(cfg, job.group).device, **{"timeout_s": 600.0, **how})
+        how = {"timeout_s": 600.0, **how, "is_stopped": lambda: stop.signal_name is not None}
+        mesh.start(getattr(cfg, job.group).device, **how)
     started = mesh.on_first(lambda: mesh.started)
     run_name = cfg.run.name or (names.name_by_time(time.time()) if job.fresh else None)
     folder = mesh.on_first(lambda: names.run_folder(name, cfg.run.dir, run_name, started=started, part=part))
@@ -104,8 +107,9 @@ def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, st
         if (run.folder / "report.html").exists():
             run.log(f"page: {run.folder / 'report.html'}")
     if mesh.is_first:
-        print(f"report: {run.folder / 'report.json'}", flush=True)
-    mesh.wait()  # nobody leaves, and lets its node be cleared, while rank 0 still writes
+        say(f"report: {run.folder / 'report.json'}")
+    # nobody leaves, and lets its node be cleared, while rank 0 still writes; interrupted ranks may be anywhere
+    mesh.wait(FAREWELL_S if report["status"] == "preempted" else math.inf)
     return int(report.get("exit_code", 0))
 
 

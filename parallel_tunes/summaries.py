@@ -30,7 +30,7 @@ from parallel_tunes.config_listens import (
 )  # fmt: skip
 from parallel_tunes.config_synth import SynthJob
 from parallel_tunes.config_tracks import EvaluateTracksJob, PopularityJob, SynthTracksJob
-from parallel_tunes.run import Run
+from parallel_tunes.run import Run, say
 from parallel_tunes.session import Facts
 
 
@@ -207,17 +207,17 @@ def say_predict(cfg: PredictJob, report: Facts, run: Run) -> None:
     answers = report["predictions"]
     if cfg.predict.format == "json":
         where = {"table": str(run.folder / report["table"])} if answers is None else {}
-        print(json.dumps({"predictions": answers, **where}, ensure_ascii=False))
+        say(json.dumps({"predictions": answers, **where}, ensure_ascii=False))
         return
     if answers is None:
         counts = report["metrics"]
         common = ", ".join(f"{label} {num}" for label, num in list(counts["labels"].items())[:10])
-        print(f"{counts['num_files']} files, {counts['num_failed']} failed; most probable: {common}")
-        print(f"predictions: {run.folder / report['table']}")
+        say(f"{counts['num_files']} files, {counts['num_failed']} failed; most probable: {common}")
+        say(f"predictions: {run.folder / report['table']}")
         return
     if "num_rows" in report["metrics"]:
         from parallel_tunes.serve.rows import format_rows
 
-        print(format_rows(answers), end="")
+        say(format_rows(answers), end="")
         return
-    print(format_table(answers, cfg.predict.top_k), end="")
+    say(format_table(answers, cfg.predict.top_k), end="")

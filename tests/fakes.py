@@ -129,7 +129,10 @@ FAULTS: dict[str, tuple[str, Fault]] = {
 }
 # more that only a large corpus has; a superuser may read what is locked, so that there another fault takes its place
 RARE_FAULTS: dict[str, tuple[str, Fault]] = {
-    "truncated.flac": ("no audio that can be decoded", lambda path: halve(write_audio(path, tone(440, 2.0)))),
+    "truncated.flac": (
+        "truncated or damaged: its header promises 44100",
+        lambda path: halve(write_audio(path, tone(440, 2.0))),
+    ),
     "text.mp3": ("no audio", lambda path: path.write_text("this is no audio\n" * 50)),
     "picture.mp3": ("no audio", write_picture),
     "archive.ogg": ("no audio", write_archive),

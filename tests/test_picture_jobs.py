@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from fakes import REAL, TINY, needs_real, tone, write_audio
 from PIL import Image
 from safetensors.torch import load_file
 
-from parallel_tunes import preprocess, schema
-from parallel_tunes.config import DataConfig, FeaturesConfig
+from parallel_tunes import schema
 from parallel_tunes.config_run import SplitConfig
 from parallel_tunes.data import splits
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.models.texture import Texture
-from parallel_tunes.schema import UserError
 
 Door = Callable[..., int]
 QUICK = [*TINY, "task.crop_s=5", "split=stratified", "train.num_epochs=12", "train.lr=0.02"]
@@ -144,16 +141,6 @@ def test_shards_are_found_again_and_settings_that_differ_are_named(
     assert "features.num_mels is 128 there, 64 here" in capsys.readouterr().err
     assert run(*words, "features=waveform", "run.name=d") == 2
     assert "these tracks are pictures, which hold spectrograms" in capsys.readouterr().err
-
-
-def test_where_shards_must_be_made_first_the_command_is_said(tmp_path: Path) -> None:
-    data = schema.build(
-        DataConfig, {**schema.defaults("data", "folder"), "root": write_pictures(tmp_path / "drawn", 2)}
-    )
-    features = schema.build(FeaturesConfig, {**schema.defaults("features", "logmel"), "picture_s": 20})
-    command = f"run `ptunes preprocess data=folder data.root={tmp_path}/drawn features.picture_s=20.0` first"
-    with pytest.raises(UserError, match=re.escape(command)):
-        preprocess.find_shards(data, features, tmp_path, may_make=False)
 
 
 def test_audio_and_pictures_in_one_folder(run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,9 +74,16 @@ def choose(launcher: str, folder: Path, work_s: float, num_tasks: int, say: Call
 @contextlib.contextmanager
 def start_beside(engines: Engines | None, other: Callable[[], Value]) -> Iterator[tuple[Value, Cluster | None]]:
     """What `other` gives, and the cluster of these engines, which starts while `other` takes longer than a moment."""
-    with contextlib.ExitStack() as ending, ThreadPoolExecutor(1, thread_name_prefix="beside") as beside:
-        answer = beside.submit(other)
-        cluster = None
+    answer, cluster = Future[Value](), None
+
+    def ask() -> None:
+        try:
+            answer.set_result(other())
+        except BaseException as error:  # for whom it is asked
+            answer.set_exception(error)
+
+    with contextlib.ExitStack() as ending:
+        threading.Thread(target=ask, name="beside", daemon=True).start()  # nobody waits for it after an interrupt
         if engines and engines.num and not wait([answer], timeout=MOMENT_S).done:
             cluster = ending.enter_context(start_cluster(engines))
         yield answer.result(), cluster

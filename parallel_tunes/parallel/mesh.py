@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -16,6 +17,7 @@ from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.errors import LOST, OutOfMemory, RankLost, is_out_of_memory
 from parallel_tunes.parallel.processor import take_cores
 from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
+from parallel_tunes.parallel.waiting import HEED_S, Meeting, finish
 from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class Mesh:
         Raises:
             UserError: too few ranks met, or srun started several processes without torchrun.
         """
+        lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if self.world_size > 1 and name not in os.environ]
+        if lacking:
+            raise UserError(
+                f"WORLD_SIZE={self.world_size} is set, but no {lacking[0]}: unset RANK and WORLD_SIZE, or use hpc/torchrun.sh"
+            )
         wanted = int(os.environ.get("PT_NUM_RANKS", self.world_size))
         if self.world_size != wanted:
             raise UserError(f"{self.world_size} ranks met where {wanted} were to: see what torchrun says above")
@@ -94,11 +101,14 @@ class Mesh:
             return torch.cuda.max_memory_allocated(self._device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
-    def start(self, device: str, timeout_s: float, *, ddp: str = "auto") -> None:
+    def start(
+        self, device: str, timeout_s: float, *, ddp: str = "auto", is_stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         """Choose the device (`auto`, `cpu` or `cuda`) and, in a larger world, meet the other ranks.
 
         Args:
             ddp: always: a world of one too has its collectives, and DistributedDataParallel.
+            is_stopped: whether a signal has told this process to stop, where it does not raise KeyboardInterrupt.
 
         Raises:
             UserError: a GPU is asked for and there is none for this rank.
@@ -130,7 +140,11 @@ class Mesh:
             host = os.environ["MASTER_ADDR"] if self.local_world_size < self.world_size else "127.0.0.1"
             signs = Signs(self.rank, slurm.address_towards(host), timeout_s)
             try:
-                dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+                store = Meeting(self.rank, self.world_size, timeout_s).hold(is_stopped)
+                timeout = timedelta(seconds=timeout_s)
+                dist.init_process_group(
+                    backend, store=store, rank=self.rank, world_size=self.world_size, timeout=timeout
+                )
                 signs.begin(self.gather((signs.address, signs.place)))
             except RuntimeError as error:
                 raise self._explain_absence(error, timeout_s) from error
@@ -196,12 +210,30 @@ class Mesh:
         text = f"not all {self.world_size} ranks have met within parallel.timeout_s={timeout_s:g}: {reason}"
         return self._lose(text, bool(stopped) or self.local_rank == 0)
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
+    def wait(self, most_s: float = math.inf) -> None:
+        """Until all ranks are here, or for so long."""
         if self.in_company:
+            import torch
             import torch.distributed as dist
 
-            dist.barrier()
+            finish(dist.all_reduce(torch.zeros(1), async_op=True), most_s)  # of a CPU tensor: GPUs need not wait
+
+    def wait_for_first(self) -> None:
+        """Until rank 0 is here, which may take hours: for as long as it shows signs of life.
+
+        Raises:
+            RuntimeError: it has died or does not answer.
+        """
+        import torch
+        import torch.distributed as dist
+
+        patient = dist.new_group(timeout=timedelta(days=365), backend="gloo")
+        arrival = dist.all_reduce(torch.zeros(1), group=patient, async_op=True)
+        while not arrival.is_completed():
+            finish(arrival, HEED_S)
+            if self._signs and self._signs.is_silent(0):
+                raise RuntimeError(f"rank 0: {LOST[3]}")
+        arrival.wait()  # raises what it has failed of
 
     @property
     def in_company(self) -> bool:
@@ -219,7 +251,7 @@ class Mesh:
         elif self.in_company:
             import torch.distributed as dist
 
-            dist.all_reduce(tensor)
+            finish(dist.all_reduce(tensor, async_op=True))
         return tensor
 
     def from_first(self, tensor: torch.Tensor) -> None:
@@ -227,7 +259,7 @@ class Mesh:
         if self.in_company:
             import torch.distributed as dist
 
-            dist.broadcast(tensor, src=0)
+            finish(dist.broadcast(tensor, src=0, async_op=True))
 
     def agree(self, *flags: bool) -> list[bool]:
         """Whether each flag is set on any rank; the same answers on every rank."""
@@ -245,7 +277,7 @@ class Mesh:
         import torch.distributed as dist
 
         tensor = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        finish(dist.all_reduce(tensor, op=dist.ReduceOp.MAX, async_op=True))
         return float(tensor.item())
 
     def gather(self, value: Value) -> list[Value]:
@@ -254,12 +286,17 @@ class Mesh:
             return [value]
         import torch.distributed as dist
 
+        self.wait()  # torch's own waits hear no signals
         values: list[Value | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return cast(list[Value], values)
 
-    def on_first(self, act: Callable[[], Value]) -> Value:
-        """What `act` returns on rank 0, or the UserError it raises there, on every rank."""
+    def on_first(self, act: Callable[[], Value], *, is_long: bool = False) -> Value:
+        """What `act` returns on rank 0, or the UserError it raises there, on every rank.
+
+        Args:
+            is_long: it may take longer than ranks wait for each other.
+        """
         if not self.in_company:
             return act()
         import torch.distributed as dist
@@ -268,10 +305,14 @@ class Mesh:
         if self.is_first:
             try:
                 outcome[0] = act()
-            except UserError as error:
+            except (UserError, KeyboardInterrupt) as error:
                 outcome[1] = error
+        if is_long:
+            self.wait_for_first()
+        else:
+            self.wait()  # torch's own waits hear no signals
         dist.broadcast_object_list(outcome, src=0)
-        if isinstance(outcome[1], UserError):
+        if isinstance(outcome[1], BaseException):
             raise outcome[1]
         return cast(Value, outcome[0])
 

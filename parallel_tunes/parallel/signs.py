@@ -7,8 +7,10 @@ hpc/torchrun.sh, and while it is stopped, a question to its store has neither an
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
+import signal
 import socket
 import threading
 import time
@@ -17,7 +19,11 @@ from dataclasses import dataclass
 
 import psutil
 
+from parallel_tunes.parallel.waiting import leave
+
 PERIOD_S = 1.0
+ALONE_S = 0.5  # after a signal to stop, what waits for a rank that does not answer is given up
+SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 GRACE_S = 3.0  # who is not heard for so long, while one listens, is not just short of time
 TOGETHER_S = 0.3  # within which ranks that lose another at the same time hear it of each other
 # the words: at work; has lost another rank and cannot go on; has said so to the user; has ended by itself
@@ -82,16 +88,28 @@ class Signs:
         self._heard: dict[Place, tuple[bytes, float]] = {}  # each one's last word, and when it came by the clock here
         self._news = threading.Condition()
         self._word, self._ends = HERE, False
+        # what C itself sends when a signal comes, while the main thread may wait within torch and hear none
+        self._bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._bell.bind((address, 0))
+        self._bell.connect(self.address)
+        self._bell.setblocking(False)
+        self._bell_address: Address = self._bell.getsockname()
+        self._told_at = math.inf
         self._thread = threading.Thread(target=self._keep_on, name="signs", daemon=True)
 
     def begin(self, world: Sequence[tuple[Address, Place]]) -> None:
         """Tell the others, and listen to them, from now on."""
         self._others = {address: place for address, place in world if address != self.address}
         self._thread.start()
+        with contextlib.suppress(ValueError):  # not the main thread, which alone hears signals
+            signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
 
     def end(self) -> None:
         """Take leave of the others."""
         self._ends = True
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        self._bell.close()
         self._socket.sendto(b"", self.address)  # wakes the thread
         self._thread.join()
         self._tell(LEFT if self._word == HERE else self._word)
@@ -114,13 +132,33 @@ class Signs:
                 if time.monotonic() >= due:
                     self._tell(self._word)
                     due = time.monotonic() + PERIOD_S
-            self._socket.settimeout(max(due - time.monotonic(), 0.001))
+            if time.monotonic() > self._told_at + ALONE_S:
+                self._leave_the_silent()
+            self._socket.settimeout(max(min(due, self._told_at + ALONE_S) - time.monotonic(), 0.02))
             with contextlib.suppress(OSError):  # nothing has come
                 word, address = self._socket.recvfrom(16)
+                if address == self._bell_address and not SIGNALS.isdisjoint(word):
+                    self._told_at = min(self._told_at, time.monotonic())
                 if address in self._others:
                     with self._news:
                         self._heard[self._others[address]] = word, time.monotonic()
                         self._news.notify()
+
+    def is_silent(self, rank: int) -> bool:
+        """Whether a rank has not answered for as long as ranks wait for each other, or its process is stopped or gone."""
+        place = next((place for place in self._others.values() if place.rank == rank), None)
+        if place is None:  # this one
+            return False
+        heard = self._heard.get(place, NEVER)[1]
+        return place.status() in GONE or (bool(heard) and time.monotonic() - heard > self._timeout_s)
+
+    def _leave_the_silent(self) -> None:
+        """End this process, which was told to stop but may wait within torch for ranks that do not answer."""
+        fates = {place: self._fate(place, 0.0) for place in self._others.values()}
+        silent = [str(place) for place, fate in fates.items() if fate in (STOPPED, SILENT)]
+        if silent:
+            kill_stopped_siblings("RANK")  # they heed no signal
+            leave(f"interrupted while {', '.join(silent)} did not answer")
 
     def find_missing(self) -> tuple[list[str], bool]:
         """What to say of the ranks that the others wait for in vain, and whether it is for this rank to say it.

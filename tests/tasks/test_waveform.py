@@ -19,12 +19,9 @@ from torch import Tensor
 
 from parallel_tunes.audio.decode import decode
 from parallel_tunes.audio.logmel import log_mel
-from parallel_tunes.config import DataConfig, FeaturesConfig
 from parallel_tunes.data.batches import fit_length
 from parallel_tunes.data.shards import ShardSet
 from parallel_tunes.parallel.mesh import Mesh
-from parallel_tunes.preprocess import find_shards
-from parallel_tunes.schema import UserError, build, defaults
 from parallel_tunes.shard_work import read_levels
 from parallel_tunes.tasks.crops import CropSource
 from parallel_tunes.tasks.resident import Resident
@@ -173,13 +170,6 @@ def test_a_crop_has_the_same_bits_on_every_world_size(world_size: int, corpus: P
         parts = [ranks[step] for ranks in shared]
         levels = torch.cat([hear(source_of(shards), part.inputs)[part.weights > 0] for part in parts])
         assert torch.equal(levels, hear(source_of(shards), batch.inputs))
-
-
-def test_missing_waveforms_are_asked_for_as_such(corpus: Path) -> None:
-    data = build(DataConfig, {**defaults("data", "folder"), "root": str(corpus / "music")})
-    features = build(FeaturesConfig, {**defaults("features", "waveform"), "pad": True})
-    with pytest.raises(UserError, match=r"music features=waveform features\.pad=True` first"):
-        find_shards(data, features, corpus / "nowhere", may_make=False)
 
 
 @pytest.mark.parametrize("kind", ["logmel", "waveform"])
