@@ -74,7 +74,7 @@ RANK_VARIABLES = {
 }
 POWERS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("hydra", "omegaconf"): ("__main__",),
-    ("torch.distributed", "torch.nn.parallel"): ("parallel.mesh",),
+    ("torch.distributed", "torch.nn.parallel"): ("parallel.mesh", "parallel.torchrun"),
     ("ipyparallel",): ("parallel.engines",),
     ("subprocess",): ("parallel.", "run"),
     ("numba.cuda",): ("models.hinge_cuda",),

@@ -151,16 +151,23 @@ def to_years(table: pd.DataFrame) -> Numbers | None:
     return np.where((years >= FIRST_YEAR) & (years <= next_year) & (years == np.floor(years)), years, np.nan)
 
 
-def sift_impossible(name: str, numbers: Numbers, column: pd.Series[Any], sieve: Sieve) -> None:
-    """Leave out rows whose value of one of Spotify's columns cannot be true; columns of other names may hold anything."""
+def find_impossible(name: str, numbers: Numbers) -> dict[str, NDArray[np.bool_]]:
+    """Which values of one of Spotify's columns cannot be true, by the reason; columns of other names may hold anything."""
     if name == "mode":
-        sieve.drop("mode is neither 0 nor 1", ~np.isin(numbers, (0, 1)), name, column)
-    if name in BOUNDS:
-        low, high = BOUNDS[name]
-        if name == "tempo":
-            sieve.drop("tempo 0: none was found", numbers == 0, name, column)
-        bounds = f"outside {low:g} to {high:g}"
-        sieve.drop(f"{name} {bounds}", (numbers < low) | (numbers > high), name, column)
+        return {"mode is neither 0 nor 1": ~np.isin(numbers, (0, 1))}
+    if name not in BOUNDS:
+        return {}
+    low, high = BOUNDS[name]
+    bad = (numbers < low) | (numbers > high)
+    if name == "tempo":
+        return {"tempo 0: none was found": numbers == 0, f"tempo outside {low:g} to {high:g}": bad & (numbers != 0)}
+    return {f"{name} outside {low:g} to {high:g}": bad}
+
+
+def sift_impossible(name: str, numbers: Numbers, column: pd.Series[Any], sieve: Sieve) -> None:
+    """Leave out the rows of impossible values."""
+    for reason, rows in find_impossible(name, numbers).items():
+        sieve.drop(reason, rows, name, column)
 
 
 def to_matrix(numbers: dict[str, Numbers], where: str) -> tuple[Numbers, list[str]]:

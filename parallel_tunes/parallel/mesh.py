@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psutil
 
@@ -17,7 +17,7 @@ from parallel_tunes.parallel import slurm
 from parallel_tunes.parallel.errors import LOST, OutOfMemory, RankLost, is_out_of_memory
 from parallel_tunes.parallel.processor import take_cores
 from parallel_tunes.parallel.signs import Signs, kill_stopped_siblings, stopped_siblings
-from parallel_tunes.parallel.waiting import HEED_S, Meeting, finish
+from parallel_tunes.parallel.waiting import HEED_S, Meeting, finish, leave
 from parallel_tunes.schema import UserError
 
 if TYPE_CHECKING:
@@ -138,13 +138,11 @@ class Mesh:
             if "GLOO_SOCKET_IFNAME" not in os.environ and self.local_world_size < self.world_size:
                 os.environ["GLOO_SOCKET_IFNAME"] = slurm.interface_towards(os.environ["MASTER_ADDR"])
             host = os.environ["MASTER_ADDR"] if self.local_world_size < self.world_size else "127.0.0.1"
-            signs = Signs(self.rank, slurm.address_towards(host), timeout_s)
+            signs = Signs(self.rank, slurm.address_towards(host), timeout_s, self._give_up)
             try:
-                store = Meeting(self.rank, self.world_size, timeout_s).hold(is_stopped)
-                timeout = timedelta(seconds=timeout_s)
-                dist.init_process_group(
-                    backend, store=store, rank=self.rank, world_size=self.world_size, timeout=timeout
-                )
+                store = self._meet(timeout_s, is_stopped)
+                place = {"rank": self.rank, "world_size": self.world_size, "store": store}
+                dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **place)
                 signs.begin(self.gather((signs.address, signs.place)))
             except RuntimeError as error:
                 raise self._explain_absence(error, timeout_s) from error
@@ -156,6 +154,27 @@ class Mesh:
 
             # with no other rank there is nobody to meet, so no port to open: the documented store for that, which the stubs leave out
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+
+    def _meet(self, timeout_s: float, is_stopped: Callable[[], bool]) -> Any:
+        """The store in which all ranks have met."""
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        is_host = self.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # ranks that torchrun has started again meet anew
+
+        def connect() -> Any:
+            from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined] # documented, not in the stubs
+
+            timeout = timedelta(seconds=timeout_s)
+            return PrefixStore(f"ranks/{attempt}", TCPStore(host, port, None, is_host, timeout, wait_for_workers=False))
+
+        advice = "" if self.launch else "; unset RANK and WORLD_SIZE if no launcher has set them"
+        meeting = Meeting(self.rank, self.world_size, connect, f"{host}:{port}{advice}", timeout_s)
+        return meeting.hold(is_stopped)
+
+    def _give_up(self, text: str) -> None:
+        """End this process, which was told to stop and waits for ranks that do not answer."""
+        kill_stopped_siblings("RANK")  # they heed no signal
+        leave(text)
 
     def stop(self) -> None:
         """Leave the other ranks. Those that are stopped are killed if this one is lost without them."""

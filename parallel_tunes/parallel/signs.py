@@ -14,12 +14,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
-
-from parallel_tunes.parallel.waiting import leave
 
 PERIOD_S = 1.0
 ALONE_S = 0.5  # after a signal to stop, what waits for a rank that does not answer is given up
@@ -76,10 +74,11 @@ class Signs:
         rank: of this process.
         address: of this machine, as the others reach it.
         timeout_s: how long a rank waits for the others in a collective.
+        give_up: ends this process, which was told to stop and cannot hear it, with the line that it is given.
     """
 
-    def __init__(self, rank: int, address: str, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, rank: int, address: str, timeout_s: float, give_up: Callable[[str], object]) -> None:
+        self._timeout_s, self._give_up = timeout_s, give_up
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((address, 0))
         self.place = Place(rank, platform.node(), os.getpid(), os.getppid())
@@ -157,8 +156,7 @@ class Signs:
         fates = {place: self._fate(place, 0.0) for place in self._others.values()}
         silent = [str(place) for place, fate in fates.items() if fate in (STOPPED, SILENT)]
         if silent:
-            kill_stopped_siblings("RANK")  # they heed no signal
-            leave(f"interrupted while {', '.join(silent)} did not answer")
+            self._give_up(f"interrupted while {', '.join(silent)} did not answer")
 
     def find_missing(self) -> tuple[list[str], bool]:
         """What to say of the ranks that the others wait for in vain, and whether it is for this rank to say it.

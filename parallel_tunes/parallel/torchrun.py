@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         for rank, code in sorted(codes.items()):
             if code != -signal.SIGTERM or len(codes) == 1:  # torchrun ends the others itself
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                print(f"ptunes: rank {rank} (process {error.failures[rank].pid}) {how}", file=sys.stderr)
+                print(f"torchrun: rank {rank} (process {error.failures[rank].pid}) {how}", file=sys.stderr)
         return 1
     return 0
 

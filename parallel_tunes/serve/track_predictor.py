@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
 from parallel_tunes.data.index import is_audio
-from parallel_tunes.data.track_features import KEYS, to_numbers, to_years
+from parallel_tunes.data.track_features import KEYS, find_impossible, to_numbers, to_years
 from parallel_tunes.data.tracks import IDS
 from parallel_tunes.descriptor_names import NAMES
 from parallel_tunes.files import escape
@@ -127,6 +127,11 @@ class TrackPredictor:
         if missing:
             raise UserError(f"no column {', '.join(missing)}; the model takes {', '.join(self.model.names)}")
         numbers = {name: to_numbers(frame[name]) for name in self.columns}
+        impossible = {
+            reason: rows & np.isfinite(values)
+            for name, values in numbers.items()
+            for reason, rows in find_impossible(name, values).items()
+        }
         pitches = {f"key_{note}": pitch for pitch, note in enumerate(KEYS)}
         parts = []
         for name in self.model.names:
@@ -138,6 +143,9 @@ class TrackPredictor:
                 parts.append(numbers[name])
 
         def explain(row: int) -> str:
+            false = [reason for reason, rows in impossible.items() if rows[row]]
+            if false:  # training leaves such rows out
+                return f"row {row + 1}: {'; '.join(false)}"
             names = [name for name in self.columns if not np.isfinite(numbers[name][row])]
             cells = {name: frame[name].iloc[row] for name in names}
             missing = [name for name, cell in cells.items() if cell in (None, "") or cell != cell]
@@ -145,4 +153,7 @@ class TrackPredictor:
             said += [f"no {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"] if missing else []
             return f"row {row + 1}: {'; '.join(said) or 'its year is not known'}"
 
-        return np.column_stack(parts).astype(np.float64), explain
+        features = np.column_stack(parts).astype(np.float64)
+        for rows in impossible.values():
+            features[rows] = np.nan
+        return features, explain

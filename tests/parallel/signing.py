@@ -15,7 +15,7 @@ def read_world(text: str) -> list[tuple[Address, Place]]:
 
 
 if __name__ == "__main__":
-    own = Signs(int(sys.argv[1]), "127.0.0.1", timeout_s=60)
+    own = Signs(int(sys.argv[1]), "127.0.0.1", 60, print)
     print(json.dumps([[own.address, dataclasses.asdict(own.place)]]), flush=True)
     own.begin(read_world(sys.stdin.readline()))
     for line in map(str.strip, sys.stdin):

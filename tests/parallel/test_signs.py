@@ -33,7 +33,7 @@ class World:
     """
 
     def __init__(self, num_ranks: int, *, is_near: bool = False, timeout_s: float = 60) -> None:
-        self.signs = Signs(0, "127.0.0.1", timeout_s)
+        self.signs = Signs(0, "127.0.0.1", timeout_s, print)
         self.processes = {
             rank: subprocess.Popen(
                 [sys.executable, SIGNING, str(rank)], env=launch()[1], text=True,
@@ -94,7 +94,7 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict[
     """Names ranks on other machines by the last word and moment of each, at second 100; time passes with each look."""
     clock = itertools.count(100, 0.05)
     monkeypatch.setattr(signs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    own = Signs(0, "127.0.0.1", timeout_s=4)
+    own = Signs(0, "127.0.0.1", 4, print)
 
     def find(*heard: tuple[bytes, float]) -> tuple[dict[int, str], bool]:
         places = [Place(rank, "elsewhere", 1, 1) for rank in range(1, len(heard) + 1)]

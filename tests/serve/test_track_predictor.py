@@ -83,6 +83,17 @@ def test_rows_without_a_number_say_which_and_the_others_are_answered(
     ]  # fmt: skip
 
 
+def test_rows_that_training_leaves_out_are_refused_with_its_reason(
+    predictor: TrackPredictor, table: pd.DataFrame
+) -> None:
+    rows = records(table.head(5))
+    rows[1]["tempo"], rows[2]["energy"], rows[3]["mode"], rows[4]["mode"] = 0, 1.5, 2, None
+    answers = predictor.predict_rows(rows, 1)
+    assert [answer.get("reason") for answer in answers] == [
+        None, "row 2: tempo 0: none was found", "row 3: energy outside 0 to 1", "row 4: mode is neither 0 nor 1", "row 5: no mode",
+    ]  # fmt: skip
+
+
 def test_what_is_no_list_of_rows_is_refused(predictor: TrackPredictor, table: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a list of rows"):
         predictor.predict_rows([], 1)
