@@ -41,7 +41,10 @@ def explore_table(cfg: ExploreTableJob, mesh: Mesh, run: Run) -> Facts:
     from parallel_tunes.tasks import table_summaries
 
     del mesh
-    return {"data": str(cfg.data.root), **_explore(table_summaries.summarise(cfg), cfg.explore, run)}
+    material = table_summaries.summarise(cfg)
+    for remark in material.facts["remarks"]:
+        run.log(remark)
+    return {"data": str(cfg.data.root), **_explore(material, cfg.explore, run)}
 
 
 def _explore(material: Material, cfg: ExploreConfig, run: Run) -> Facts:

@@ -97,9 +97,12 @@ def read_list(path: Path) -> list[Path]:
     """The files of a text, one a line (m3u is such a one), or of a table's column `path`."""
     import pandas as pd
 
+    from parallel_tunes.data import tables
+
     try:
         if path.suffix in (".csv", ".parquet"):
-            table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+            is_packed = path.suffix == ".parquet"
+            table = pd.read_parquet(path) if is_packed else pd.read_csv(tables.open_list(path), dtype=str)
             lines = table["path"].dropna().astype(str).tolist()
         else:
             text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")

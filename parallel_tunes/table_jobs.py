@@ -107,9 +107,9 @@ def predict(cfg: PredictJob, task: str, mesh: Mesh, run: Run) -> Facts:
     max_bytes = cfg.predict.max_mib << 20
     predictor: ListenPredictor | TrackPredictor
     if task == "relisten":
-        predictor = ListenPredictor(cfg.model_path, mesh.device, max_bytes=max_bytes)
+        predictor = ListenPredictor(cfg.model_path, mesh.device, max_bytes=max_bytes, say=run.log)
     else:
-        predictor = TrackPredictor(cfg.model_path, max_bytes=max_bytes)
+        predictor = TrackPredictor(cfg.model_path, max_bytes=max_bytes, say=run.log)
     tables = [*cfg.files, *(predicting.read_list(cfg.predict.files_from) if cfg.predict.files_from else ())]
     if not tables and cfg.user is None:
         raise UserError(f"predict: which tables? ptunes predict model={cfg.model_path} -- rows.csv …")

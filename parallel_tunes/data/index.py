@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from parallel_tunes.config import DataConfig
-from parallel_tunes.data import label_sets, synthetic
+from parallel_tunes.data import label_sets, synthetic, tables
 from parallel_tunes.files import digest_json, escape
 from parallel_tunes.schema import UserError
 
@@ -241,9 +241,10 @@ def _leads_back(folder: str, name: str) -> bool:
 def _read_list(path: Path) -> pd.DataFrame:
     """A CSV or parquet list with columns path and label, and if known group (or artist) and split."""
     try:
-        table = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
-        )
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(tables.open_list(path), dtype=str, keep_default_na=False)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"data.root={path}: not a table that can be read ({str(error).splitlines()[0]})") from error
     table.columns = table.columns.astype(str).str.strip()

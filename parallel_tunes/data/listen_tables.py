@@ -31,6 +31,7 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 
+from parallel_tunes.data import dialects
 from parallel_tunes.data.cells import TORN, UNEVEN, Bytes, Cells, cut_cells, unquote
 from parallel_tunes.files import explain
 from parallel_tunes.schema import UserError, suggest
@@ -221,6 +222,9 @@ class Reader:
         if any("\udc80" <= sign <= "\udcff" for name in self._header for sign in name):
             raise UserError(f"{self.path} line 1: a column's name is no UTF-8; {self._convert()}")
         shown = ", ".join(" ".join(name.split())[:40] for name in self._header[:30])
+        dialect = dialects.name(data)
+        if dialect and not set(self.columns) & set(self._header):
+            raise UserError(f"{self.path}: written as {dialect}; {dialects.SAVE}")
         for name in self.columns:
             if self._header.count(name) != 1:
                 what = "two columns are called" if name in self._header else "no column"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from parallel_tunes.data import dialects
 from parallel_tunes.files import explain
 from parallel_tunes.schema import UserError, suggest
 
@@ -24,6 +25,11 @@ ENDINGS = (".csv", ".parquet")
 MAX_COLUMNS = 10_000
 HEADER_BYTES = 1 << 20  # a header is looked for in so many
 BLOCK_BYTES = 1 << 25
+# columns that are text even where they look like numbers with commas
+NO_NUMBERS = frozenset(
+    ("artist", "artist_id", "artist_name", "artist_names", "artists", "genre", "genres", "id", "id_artists", "name", "performer",
+     "track_artist", "track_id", "track_name")
+)  # fmt: skip
 LAST = "end"  # a line put after the last, to see whether it is a line of its own
 
 
@@ -41,8 +47,9 @@ class Source:
         is_csv = self.path.suffix.lower() == ".csv"
         if self.is_plain or not is_csv:
             return np.arange(self.num_rows, dtype=np.int64) + (2 if is_csv else 1)
-        starts = [line for line, _ in _records(self.path, _decode(self.path, _read_bytes(self.path)))]
-        return np.array(starts[1:], np.int64)
+        text = dialects.straighten(_decode(self.path, _read_bytes(self.path))[0])[0]
+        header, *records = _records(self.path, text)
+        return np.array([line for line, cells in records if cells != header[1]], np.int64)
 
     def name(self, *, is_full: bool) -> str:
         """What stands before a row's number."""
@@ -59,6 +66,7 @@ class Table:
     frame: pd.DataFrame
     sources: list[Source]
     skipped: list[str] = field(default_factory=list)  # files of the folder that lack a required column
+    remarks: list[str] = field(default_factory=list)  # how files are written that are no plain CSV
 
     def places(self, rows: Sequence[int] | NDArray[np.int64] | None = None, *, is_full: bool = False) -> list[str]:
         """`FILE line N` of these rows, or of all; `is_full` with the files' folder."""
@@ -83,10 +91,13 @@ def read(root: Path, required: Sequence[str], *, max_mib: int, max_rows: int) ->
         raise UserError(f"{root}: {size_mib:.1f} MiB, more than data.max_mib={max_mib}")
     sources: list[Source] = []
     frames: list[pd.DataFrame] = []
+    remarks: list[str] = []
     num_rows = 0
     for path in paths:
         is_csv = path.suffix.lower() == ".csv"
-        frame, source = _read_csv(path) if is_csv else _read_parquet(path, max_mib, max_rows)
+        frame, source = (
+            parse_csv(path, _read_bytes(path), remarks.append) if is_csv else _read_parquet(path, max_mib, max_rows)
+        )
         if frames and set(frame.columns) != set(frames[0].columns):
             lacks, adds = (sorted(map(str, set(a) - set(b))) for a, b in ((frames[0], frame), (frame, frames[0])))
             differ = [f"{verb} {', '.join(names)}" for verb, names in (("lacks", lacks), ("adds", adds)) if names]
@@ -98,7 +109,7 @@ def read(root: Path, required: Sequence[str], *, max_mib: int, max_rows: int) ->
             raise UserError(f"{root}: {num_rows} rows and maybe more, but data.max_rows={max_rows}")
     if not num_rows:
         raise UserError(f"{root}: no rows, only a header; expected a row for each track")
-    return Table(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0], sources, skipped)
+    return Table(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0], sources, skipped, remarks)
 
 
 def _choose(root: Path, required: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -139,19 +150,33 @@ def read_header(path: Path) -> list[str]:
         UserError: it cannot be read, or two are the same.
     """
     if path.suffix.lower() == ".csv":
-        return _check_names(path, _name_columns(path, _read_bytes(path, HEADER_BYTES)))
+        return _check_names(path, _name_columns(path, _begin(_read_bytes(path, HEADER_BYTES))))
     return _check_names(path, list(_open_parquet(path).schema_arrow.names))
 
 
-def _name_columns(path: Path, start: bytes) -> list[str]:
-    """The first line of a CSV file, of which `start` is the beginning."""
-    if not start.strip():
+def _begin(start: bytes) -> str:
+    """The beginning of a CSV file as plain text; whatever is not UTF-8 is found, with its line, when the whole is read."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = start[: len(start) & ~1].decode("utf-16", "replace")
+    else:
+        try:
+            text = dialects.decode(Path(), start)[0]
+        except UnicodeDecodeError:
+            text = start.decode("utf-8-sig", "replace")
+    return dialects.straighten(text)[0]
+
+
+def _name_columns(path: Path, text: str) -> list[str]:
+    """The first line of a plain CSV file, of which `text` is the beginning."""
+    if not text.strip():
         raise UserError(f"{path}: the file is empty; expected a header and a line for each row")
-    # whatever is not UTF-8 is found, with its line, when the whole is read
-    return next((cells for _, cells in _records(path, start.decode("utf-8-sig", "replace"))), [])
+    return next((cells for _, cells in _records(path, text)), [])
 
 
 def _check_names(path: Path, names: list[str]) -> list[str]:
+    num_named = max((number for number, name in enumerate(names, 1) if name.strip()), default=0)
+    if len(names) - num_named > 1:  # empty columns at the end, to be dropped
+        names = names[:num_named]
     if len(names) > MAX_COLUMNS:
         raise UserError(f"{path}: {len(names)} columns; a table has {MAX_COLUMNS} at most")
     twice = [name for name, num in Counter(names).items() if num > 1]
@@ -160,18 +185,32 @@ def _check_names(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, Source]:
-    return parse_csv(path, _read_bytes(path))
-
-
-def parse_csv(path: Path, data: bytes) -> tuple[pd.DataFrame, Source]:
-    """The rows of a CSV file's bytes; `path` only names it.
+def open_list(path: Path) -> io.BytesIO:
+    """A CSV file in UTF-8 with commas between its cells, however it is written, for pandas.
 
     Raises:
-        UserError: not UTF-8, not a table, or columns that are named twice.
+        UserError: it cannot be read, or its encoding cannot be told.
     """
-    names = _check_names(path, _name_columns(path, data[:HEADER_BYTES]))
-    text = _decode(path, data)
+    return io.BytesIO(dialects.straighten(_decode(path, _read_bytes(path))[0])[0].encode())
+
+
+def parse_csv(path: Path, data: bytes, say: Callable[[str], object]) -> tuple[pd.DataFrame, Source]:
+    """The rows of a CSV file's bytes; `path` only names it.
+
+    Args:
+        say: told in a line how it is written, where that is not plainly.
+
+    Raises:
+        UserError: in no encoding or dialect that can be told, not a table, or columns that are named twice.
+    """
+    text, encoding = _decode(path, data)
+    plain, separator = dialects.straighten(text)
+    if encoding or separator:
+        text, data = plain, plain.encode()
+    header = _name_columns(path, text[:HEADER_BYTES])
+    named = _check_names(path, header)
+    # columns without a name, at the end
+    names = named + [f"\0{number}" for number in range(len(header) - len(named))]
     if data.count(b'"') % 2:  # the parser would take all that follows an open quote for one cell
         _demand_even(path, text, len(names))
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
@@ -179,13 +218,35 @@ def parse_csv(path: Path, data: bytes) -> tuple[pd.DataFrame, Source]:
 
     options = {"parse_options": parse, "convert_options": convert}
     try:
-        table = pa.csv.read_csv(pa.py_buffer(data), pa.csv.ReadOptions(block_size=BLOCK_BYTES), **options)
+        read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, column_names=names, skip_rows=0)
+        table = pa.csv.read_csv(pa.py_buffer(data), read, **options).slice(1)
     except pa.ArrowException as error:
         _demand_even(path, text, len(names))
         raise UserError(f"{path}: not a table that can be read ({str(error).splitlines()[0]})") from error
     num_lines = text.count("\n") + (not text.endswith("\n"))
     is_plain = num_lines == table.num_rows + 1 and text.count("\r") == text.count("\r\n")
-    return table.to_pandas(), Source(path, table.num_rows, is_plain)
+    frame = _drop_nameless(path, table.to_pandas(), len(named))
+    again = np.flatnonzero(frame.iloc[:, 0] == named[0])
+    again = again[(frame.iloc[again] == named).all(axis=1)] if len(again) else again
+    if len(again):
+        frame = frame.drop(index=again.tolist()).reset_index(drop=True)
+    numbers = ""
+    if separator or b'"' in data or b";" in data:  # else no cell holds a comma
+        frame, numbers = dialects.make_plain(path, frame, separator, NO_NUMBERS)
+    said = [encoding, separator, numbers, f"{len(again)} repeated headers" * bool(len(again))]
+    if any(said):
+        say(f"{path.name}: read as {', '.join(filter(None, said))}")
+    return frame, Source(path, len(frame), is_plain and not len(again))
+
+
+def _drop_nameless(path: Path, frame: pd.DataFrame, num_named: int) -> pd.DataFrame:
+    """The columns that have a name; the others, at the end, are what spreadsheets leave behind."""
+    filled = np.flatnonzero((frame.iloc[:, num_named:] != "").any(axis=1))
+    if len(filled):
+        raise UserError(
+            f"{path}: row {filled[0] + 1} holds more than the header names; name its columns, or remove them"
+        )
+    return frame.iloc[:, :num_named]
 
 
 def _read_parquet(path: Path, max_mib: int, max_rows: int) -> tuple[pd.DataFrame, Source]:
@@ -218,14 +279,14 @@ def _read_bytes(path: Path, num_bytes: int = -1) -> bytes:
         raise UserError(f"{path}: cannot be read ({explain(error)})") from error
 
 
-def _decode(path: Path, data: bytes) -> str:
-    """UTF-8, with or without its mark.
+def _decode(path: Path, data: bytes) -> tuple[str, str]:
+    """The text of a file, and its encoding, "" for UTF-8.
 
     Raises:
-        UserError: the first byte that is none, by line and column.
+        UserError: the first byte that is none of an encoding that can be told, by line and column.
     """
     try:
-        return data.decode().removeprefix("\ufeff")
+        return dialects.decode(path, data)
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig")
         line = before.count("\n") + 1

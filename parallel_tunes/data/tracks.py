@@ -244,6 +244,7 @@ def _report(table: tables.Table, sieve: Sieve, groups: pd.Series[Any]) -> dict[s
         "num_kept": int(sieve.keeps.sum()),
         "files": [source.path.name for source in table.sources],
         "skipped": table.skipped,
+        "remarks": table.remarks,
         "dropped": dropped,
         "num_groups": len(sizes),
         "largest_group_share": float(sizes.max() / len(groups)) if len(sizes) else None,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from parallel_tunes.data.index import Say
 from parallel_tunes.files import escape
 from parallel_tunes.schema import UserError
 from parallel_tunes.serve.labels import Answer
@@ -31,19 +32,20 @@ class ListenPredictor:
     Args:
         folder: a model folder.
         max_bytes: larger tables are refused.
+        say: told in a line how a table is written, where that is no plain CSV.
 
     Raises:
         UserError: the folder holds no model that can be used.
     """
 
-    def __init__(self, folder: Path | None, device: torch.device, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path | None, device: torch.device, *, max_bytes: int, say: Say = lambda _: None) -> None:
         found = relisten_model.load(folder)
         if found.features.kind == "transductive":
             raise UserError(
                 f"model={folder}: learnt from counts of later rows (features=transductive), which nobody has who predicts"
             )
         self.facts, self.features, self.dictionary = found.facts, found.features, found.dictionary
-        self.frozen, self.max_bytes = FrozenListens(found.model, device), max_bytes
+        self.frozen, self.max_bytes, self._say = FrozenListens(found.model, device), max_bytes, say
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +60,7 @@ class ListenPredictor:
         del top_k  # there is one answer to a row
         name = escape(file)
         try:
-            answers = self.answer(read_rows(file, [*IDS, *OWN, "id"], self.max_bytes))
+            answers = self.answer(read_rows(file, [*IDS, *OWN, "id"], self.max_bytes, self._say))
         except UserError as error:
             return [{"file": name, "reason": str(error)}]
         return [{"file": name, **answer} for answer in answers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,20 @@ MAX_ROWS = 1_000_000  # of a table
 SHOWN = 20  # rows in the terminal
 
 
-def read_rows(file: Path, wanted: Sequence[str], max_bytes: int) -> pd.DataFrame:
+def read_rows(file: Path, wanted: Sequence[str], max_bytes: int, say: Callable[[str], object]) -> pd.DataFrame:
     """The rows of a table; of JSON, a list of objects or {"rows": […]}, the wanted columns.
+
+    Args:
+        say: told in a line how it is written, where that is no plain CSV.
 
     Raises:
         UserError: it cannot be read, or is too large.
     """
     if file.suffix.lower() != ".json":
-        return tables.read(file, [], max_mib=max(max_bytes >> 20, 1), max_rows=MAX_ROWS).frame
+        table = tables.read(file, [], max_mib=max(max_bytes >> 20, 1), max_rows=MAX_ROWS)
+        for remark in table.remarks:
+            say(remark)
+        return table.frame
     try:
         if file.stat().st_size > max_bytes:
             raise UserError(f"larger than predict.max_mib={max_bytes >> 20} MiB")
@@ -55,7 +61,7 @@ def parse_rows(body: bytes, *, is_csv: bool, max_rows: int) -> list[dict[str, An
         UserError: they cannot be read, are too many, or are no objects.
     """
     if is_csv:
-        frame = tables.parse_csv(Path("body.csv"), body)[0]
+        frame = tables.parse_csv(Path("body.csv"), body, lambda _: None)[0]
         _check_number(len(frame), max_rows)
         return [dict(zip(map(str, frame), cells, strict=True)) for cells in frame.itertuples(index=False, name=None)]
     try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from parallel_tunes.audio import front_end
 from parallel_tunes.audio.decode import AudioError
-from parallel_tunes.data.index import is_audio
+from parallel_tunes.data.index import Say, is_audio
 from parallel_tunes.data.track_features import KEYS, find_impossible, to_numbers, to_years
 from parallel_tunes.data.tracks import IDS
 from parallel_tunes.descriptor_names import NAMES
@@ -32,14 +32,15 @@ class TrackPredictor:
     Args:
         folder: a model folder.
         max_bytes: larger tables are refused.
+        say: told in a line how a table is written, where that is no plain CSV.
 
     Raises:
         UserError: the folder holds no model that can be used.
     """
 
-    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path | None, *, max_bytes: int, say: Say = lambda _: None) -> None:
         self.model, self.facts = margin_model.load(folder)
-        self.max_bytes = max_bytes
+        self.max_bytes, self._say = max_bytes, say
         self.audio = margin_model.restore_audio(self.facts, folder)
 
     @property
@@ -65,7 +66,8 @@ class TrackPredictor:
         """
         name = escape(file)
         try:
-            rows = self._describe(file) if is_audio(file) else read_rows(file, self._wanted, self.max_bytes)
+            is_table = not is_audio(file)
+            rows = read_rows(file, self._wanted, self.max_bytes, self._say) if is_table else self._describe(file)
             answers = self.answer(rows, top_k)
         except (UserError, AudioError) as error:
             return [{"file": name, "reason": str(error)}]

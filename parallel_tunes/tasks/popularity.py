@@ -167,6 +167,8 @@ def describe_solution(solution: Solution) -> dict[str, Any]:
 def report_cleaning(tracks: Tracks, run: Run) -> None:
     """A line of what was read and left out, and one for each reason."""
     found = tracks.report
+    for remark in found["remarks"]:
+        run.log(remark)
     run.log(f"{found['num_read']} tracks read, {found['num_kept']} kept")
     for reason, dropped in found["dropped"].items():
         run.log(f"  {dropped['num']} left out, {reason}: {'; '.join(dropped['examples'])}")

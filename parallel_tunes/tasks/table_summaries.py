@@ -139,6 +139,7 @@ def _find_numbers(
             f"{table.sources[0].path}: no column of numbers; it has {', '.join(map(str, frame.columns[:30]))}"
         )
     files = {"files": [source.path.name for source in table.sources], "skipped": table.skipped}
+    files["remarks"] = table.remarks
     return numbers, {"columns": described, "impossible": impossible, **files}
 
 

@@ -53,6 +53,20 @@ def test_lists(ending: str, tmp_path: Path) -> None:
     assert list(tracks["bytes"]) == [-1, -1]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "path;label;artist\r\na.wav;x;Bj\xf6rk\r\nb.wav;y;\r\n".encode("cp1252"),
+        "path\tlabel\tartist\na.wav\tx\tBj\xf6rk\nb.wav\ty\t\n".encode("utf-16"),
+    ],
+)
+def test_lists_as_spreadsheets_write_them(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_bytes(data)
+    tracks, _ = index.scan(config(tmp_path / "l.csv"))
+    assert tracks[["path", "label"]].to_numpy().tolist() == [["a.wav", "x"], ["b.wav", "y"]]
+    assert tracks["group"].iloc[0] == "Bj\xf6rk"
+
+
 def test_labels_that_look_like_numbers_or_nothing_stay_text(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("path,label,artist\na.wav,007,None\nb.wav,NA,nan\n")
     tracks, _ = index.scan(config(tmp_path / "l.csv"))

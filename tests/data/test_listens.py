@@ -261,6 +261,7 @@ BAD: dict[str, tuple[dict[str, str | None], dict[str, int], str]] = {
     "target 1.0": ({"train": TRAIN.replace(",1\n", ",1.0\n")}, {}, r"train\.csv line 2, column 'target': '1\.0' is neither"),
     "no targets": ({"train": TRAIN.replace("target", "label")}, {}, r"train\.csv: no column 'target'"),
     "renamed": ({"songs": SONGS.replace("artist_name", "artist")}, {}, r"songs\.csv: no column 'artist_name' \(did you mean artist\?\)"),
+    "semicolons": ({"songs": SONGS.replace(",", ";")}, {}, r"songs\.csv: written as semicolons between cells; save it as CSV UTF-8"),
     "open quote": ({"song_extra_info": EXTRA + 's7,"x,y\n'}, {}, r"song_extra_info\.csv line 6: a double quote is opened"),
     "rows": ({}, {"max_rows": 5}, r"test\.csv: more listens than data\.max_rows=5"),
     "size": ({"songs": SONGS + "x" * 2**20}, {"max_mib": 1}, r"songs\.csv: more than data\.max_mib=1 MiB"),

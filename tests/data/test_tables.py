@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,15 +72,15 @@ BAD = {
     "open quote in the last": (b'id,x\n1,2\n"3,4', "t.csv line 3: a double quote is opened and never closed"),
     "open quote in a long file": (b'id,x\n1,"2\n' + b"3,4\n" * 50000, "t.csv line 2: field larger than field limit"),
     "twice": (b"id,x,id\n1,2,3\n", "t.csv: two columns are called 'id'; rename one"),
-    "latin-1": (
-        'id,x\n1,2\n"3\n3",café\n'.encode("latin-1"),
-        "t.csv line 4, column 'x': byte 0xe9 is no UTF-8; convert the file, for example iconv -f WINDOWS-1252 -t UTF-8 t.csv",
+    "an unknown code page": (
+        'id,x\n1,2\n"3\n3",ТЕКСТ\n'.encode("cp1251"),
+        "t.csv line 4, column 'x': byte 0xd2 is no UTF-8; convert the file, for example iconv -f WINDOWS-1252 -t UTF-8 t.csv",
     ),
     "latin-1 after a mark": (
         b"\xef\xbb\xbfid,x\n1,\xe92\n",
         "t.csv line 2, column 'x': byte 0xe9 is no UTF-8",
     ),
-    "latin-1 header": ("id,é\n1,2\n".encode("latin-1"), "t.csv line 1, column 2: byte 0xe9 is no UTF-8"),
+    "a header of another": ("id,ł\n1,2\n".encode("cp1250"), "t.csv line 1, column 2: byte 0xb3 is no UTF-8"),
     "lacks": (b"ids,x\n1,2\n", "t.csv: no column 'id' (did you mean ids?); it has ids, x"),
 }
 
@@ -189,3 +191,95 @@ def test_mangled_tables_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
             assert len(table.places()) == len(table.frame), data
         assert "x.csv" in refusal, data
         assert "\n" not in refusal, data
+
+
+ROWS: list[list[Any]] = [
+    ["a1", "Café, Ltd", 0.5, -7.25, 215000, 1234567.5],
+    ["b2", "Déjà vu", 0.125, -60.0, 90500, 12.0],
+    ["c3", "", 1.0, -3.5, 1000, 0.25],
+]
+NAMES = ["id", "who", "energy", "loudness", "duration_ms", "plays"]
+
+
+def spell(separator: str = ",", decimal: str = ".", thousands: str = "", *, end: str = "\n") -> str:
+    """`ROWS` as a program writes them."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, str):
+            return f'"{value}"' if separator in value else value
+        text = f"{value:,.3f}" if value > 1000 and isinstance(value, float) else f"{value:,}"
+        text = text.translate({ord(","): thousands, ord("."): decimal})
+        return f'"{text}"' if separator in text else text
+
+    rows: list[list[Any]] = [NAMES, *ROWS]
+    return end.join(separator.join(map(cell, row)) for row in rows) + end
+
+
+DIALECTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "plain": (spell().encode(), {}, ""),
+    "semicolons": (spell(";").encode(), {"sep": ";"}, "semicolons between cells"),
+    "Excel in Germany": (spell(";", ",", ".", end="\r\n").encode("utf-8-sig"), {"sep": ";", "decimal": ",", "thousands": "."},
+                         "semicolons between cells, decimal commas and points between thousands"),
+    "Excel in France": (spell(";", ",", end="\r\n").encode("cp1252"), {"sep": ";", "decimal": ",", "encoding": "cp1252"},
+                        "Windows-1252, semicolons between cells, decimal commas"),
+    "Unicode text": (spell("\t", ".", ",", end="\r\n").encode("utf-16"), {"sep": "\t", "thousands": ",", "encoding": "utf-16"},
+                     "UTF-16, tabs between cells, commas between thousands"),
+    "big endian": (b"\xfe\xff" + spell("\t").encode("utf-16-be"), {"sep": "\t", "encoding": "utf-16"}, "UTF-16, tabs between cells"),
+    "tabs and decimal commas": (spell("\t", ",").encode(), {"sep": "\t", "decimal": ","}, "tabs between cells, decimal commas"),
+    "bars": (spell("|").encode(), {"sep": "|"}, "bars between cells"),
+    "Kaggle's thousands": (spell(",", ".", ",").encode(), {"thousands": ","}, "commas between thousands"),
+    "LibreOffice": (spell(",", ",").encode(), {"decimal": ","}, "decimal commas"),
+    "a hint for Excel": (b"sep=;\n" + spell(";", ",").encode(), {"sep": ";", "decimal": ",", "skiprows": 1},
+                         "semicolons between cells, decimal commas"),
+    "a hint for commas": (b"sep=,\r\n" + spell().encode(), {"skiprows": 1}, "a line sep=,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_tables_as_spreadsheets_write_them(dialect: str, tmp_path: Path) -> None:
+    data, how, says = DIALECTS[dialect]
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    table = read(path, "id", "energy")
+    right: pd.DataFrame = pd.read_csv(path, keep_default_na=False, **how)
+    assert list(table.frame) == NAMES == list(right)
+    for name in NAMES[:2]:
+        assert table.frame[name].tolist() == right[name].tolist()
+    for name in NAMES[2:]:
+        assert table.frame[name].astype(float).tolist() == right[name].astype(float).tolist(), name
+    assert table.remarks == ([f"t.csv: read as {says}"] if says else [])
+    first = 3 if dialect.startswith("a hint") else 2
+    assert [int(place.split()[-1]) for place in table.places()] == [first, first + 1, first + 2]
+
+
+def test_headers_that_are_repeated_and_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id;x;;\n1;2;;\nid;x;;\n\n3;4;;\n")
+    table = read(tmp_path / "t.csv", "id")
+    assert table.frame.to_dict("list") == {"id": ["1", "3"], "x": ["2", "4"]}
+    assert table.places() == ["t.csv line 2", "t.csv line 5"]
+    assert table.remarks == ["t.csv: read as semicolons between cells, 1 repeated headers"]
+    (tmp_path / "t.csv").write_text("id,x,,\n1,2,,\n3,4,5,\n")
+    with pytest.raises(UserError, match="row 2 holds more than the header names"):
+        read(tmp_path / "t.csv", "id")
+
+
+AMBIGUOUS = {
+    "id\tx\na\t1,234\nb\t5,678\n": "column x holds 1,234: a decimal comma, or one between thousands? save it as CSV UTF-8",
+    'id,x\na,"1,234"\nb,"5,678"\n': "column x holds 1,234: a decimal comma, or one between thousands?",
+    "id;x;y\na;0,5;0.5\nb;1,5;2.5\n": "written in two ways, decimal commas and decimal points",
+    'id,x\na,"1,234,567"\nb,"0,5"\n': "written in two ways",
+}
+
+
+@pytest.mark.parametrize("text", AMBIGUOUS)
+def test_what_can_be_meant_in_two_ways_is_refused_by_its_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(AMBIGUOUS[text])):
+        read(tmp_path / "t.csv", "id")
+
+
+def test_text_that_looks_odd_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('id,x,artists,note\n1.234,5,"12,5","1,5 or so"\n5.678,1.234,"3,4",-\n')
+    table = read(tmp_path / "t.csv", "id")
+    assert table.frame.to_numpy().tolist() == [["1.234", "5", "12,5", "1,5 or so"], ["5.678", "1.234", "3,4", "-"]]
+    assert table.remarks == []
