@@ -20,6 +20,10 @@ class TracksConfig:
         "what no split divides: linked, artists and all they have recorded with; main, the first artist of each track",
         choices=("linked", "main"),
     )
+    leaks: str = key(
+        "rows of the same or nearly the same numbers that train and a split it is judged by share: drop leaves them out of the former",
+        choices=("fail", "warn", "drop"),
+    )
     drop_bad: bool = key(
         "leave out, and count, rows with a value that is missing, no number or infinite; else refuse, or explore all the same"
     )

@@ -22,6 +22,7 @@ from parallel_tunes.files import digest_bytes
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError, build, defaults, to_plain
+from parallel_tunes.tasks import row_leaks
 from parallel_tunes.tasks.margin_fit import (
     EQUAL,
     SCORES,
@@ -136,7 +137,9 @@ def make_case(cfg: GenreSvmJob, learner: MarginConfig, tracks: Tracks, mesh: Mes
     labels = tracks.frame["label"]
     if not labels.notna().any():
         raise UserError("task=genre: the table has no column label or genre")
-    drawn = deal(tracks, cfg.split)
+    drawn, found = row_leaks.guard(
+        deal(tracks, cfg.split), tracks.features, tracks.frame, cfg.data.leaks, run, is_told=True
+    )
     classes = sorted(set(labels.iloc[drawn.rows["train"]].dropna()))
     if len(classes) < 2:
         raise UserError(f"task=genre: the training tracks have {len(classes)} genres, two are needed at least")
@@ -150,7 +153,7 @@ def make_case(cfg: GenreSvmJob, learner: MarginConfig, tracks: Tracks, mesh: Mes
     ground = Ground(
         tracks.features, tracks.names, model, learner, mesh, lambda: run.should_stop, groups, pca=cfg.learner.pca
     )
-    return Case(drawn.kind, rows, Goal("genre", values, classes), ground, drawn, int((values < 0).sum()))
+    return Case(drawn.kind, rows, Goal("genre", values, classes), ground, drawn, int((values < 0).sum()), found)
 
 
 def choose(case: Case, cfg: SvmConfig) -> tuple[Case, Fitted]:
@@ -207,6 +210,7 @@ def describe(cfg: GenreSvmJob, case: Case, made: Fitted, tracks: Tracks, *, fit_
         "steps": sum(solution.iterations for solution in made.solutions),
         "front_end": made.model.fingerprint,
         "cleaning": tracks.report,
+        "leaks": case.leaks,
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def _train(cfg: PopularityJob, mesh: Mesh, run: Run) -> dict[str, Any]:
     report_cleaning(tracks, run)
     if cfg.task.year and "year" not in tracks.frame:
         raise UserError(f"task.year=true: {cfg.data.root} has no column release_date or year")
-    case = make_case(cfg, tracks, mesh, run, split=cfg.split, year=cfg.task.year)
+    case = make_case(cfg, tracks, mesh, run, split=cfg.split, year=cfg.task.year, leaks=cfg.data.leaks)
     say_case(case, run)
     fitted_at = time.perf_counter()
     made = fit(case.ground, case.goal, case.rows["train"], case.rows["valid"])
@@ -119,6 +119,7 @@ def _describe(
         "cleaning": tracks.report,
         "read_s": round(read_s, 3),
         "split": describe_split(case, tracks),
+        "leaks": case.leaks,
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from parallel_tunes.models.hinge import Floats
 from parallel_tunes.parallel.mesh import Mesh
 from parallel_tunes.run import Run
 from parallel_tunes.schema import UserError
+from parallel_tunes.tasks import row_leaks
 from parallel_tunes.tasks.margin_fit import Fitted, Goal, Ground, Ids, fit, number_groups
 from parallel_tunes.train.judging import Resamples, judge_classes, judge_numbers, judge_ranking
 from parallel_tunes.train.margin_model import MarginModel
@@ -31,6 +32,7 @@ class Case:
         kind: how the split was drawn.
         rows: tracks by split; those whose genre is not learnt are in none.
         num_left: tracks without a genre that is learnt.
+        leaks: what both sides have, for the report; None where that was not looked for.
     """
 
     kind: str
@@ -39,13 +41,26 @@ class Case:
     ground: Ground
     split: splits.Split
     num_left: int = 0
+    leaks: dict[str, Any] | None = None
 
 
-def make_case(cfg: PopularityJob, tracks: Tracks, mesh: Mesh, run: Run, *, split: SplitConfig, year: bool) -> Case:
+def make_case(
+    cfg: PopularityJob,
+    tracks: Tracks,
+    mesh: Mesh,
+    run: Run,
+    *,
+    split: SplitConfig,
+    year: bool,
+    leaks: str | None = None,
+) -> Case:
     """Draw a split and set the goal by its training tracks.
 
+    Args:
+        leaks: what becomes of rows that both sides have: fail, warn or drop; by default they are not looked for.
+
     Raises:
-        UserError: groups or years are not known, or nothing is left to learn from.
+        UserError: groups or years are not known, or nothing is left to learn from; or such rows, with fail.
     """
     frame = tracks.frame.assign(label="")  # tracks are dealt whatever their genre
     kind = split.kind
@@ -56,7 +71,9 @@ def make_case(cfg: PopularityJob, tracks: Tracks, mesh: Mesh, run: Run, *, split
             f"split=grouped: all tracks are by {frame['group'].nunique()} artist or group, where train, valid and test want one each; "
             "take split=random or time, or data.group=main"
         )
-    drawn = splits.draw(frame, replace(split, kind=kind), twins=TWINS)
+    drawn, found = splits.draw(frame, replace(split, kind=kind), twins=TWINS), None
+    if leaks:
+        drawn, found = row_leaks.guard(drawn, tracks.features, frame, leaks, run)
     goal, rows, num_left = set_goal(cfg, tracks, drawn.rows)
     columns = [at for at, name in enumerate(tracks.names) if name != "year"]
     features, names = tracks.features[:, columns], [tracks.names[at] for at in columns]
@@ -66,7 +83,7 @@ def make_case(cfg: PopularityJob, tracks: Tracks, mesh: Mesh, run: Run, *, split
     groups = number_groups(tracks.frame) if kind == "grouped" else None
     years = tracks.frame["year"].to_numpy(np.int64) if kind == "time" else None
     ground = Ground(features, names, cfg.model, cfg.learner, mesh, lambda: run.should_stop, groups, years)
-    return Case(kind, rows, goal, ground, drawn, num_left)
+    return Case(kind, rows, goal, ground, drawn, num_left, found)
 
 
 def set_goal(cfg: PopularityJob, tracks: Tracks, rows: dict[str, Ids]) -> tuple[Goal, dict[str, Ids], int]:
