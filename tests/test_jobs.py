@@ -211,13 +211,6 @@ def test_train_makes_the_shards_it_finds_missing_and_finds_them_again(
     )
 
 
-def test_a_larger_world_says_which_command_makes_the_shards(tmp_path: Path) -> None:
-    write_tree(tmp_path / "my music", num_tracks=4)
-    done = ptunes("train", "data.root=my music", *TINY, "features.num_mels=64", cwd=tmp_path, ranks=2, check=False)
-    assert done.returncode != 0
-    assert done.stderr.count("run `ptunes preprocess data=folder 'data.root=my music' features.num_mels=64` first") == 1
-
-
 def test_a_label_with_one_track_and_a_split_without_validation(
     run: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,6 +106,7 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict[
 
     yield find
     own._socket.close()
+    own._bell.close()
 
 
 def test_a_rank_elsewhere_is_known_by_its_silence(ranks: Callable[..., tuple[dict[int, str], bool]]) -> None:
