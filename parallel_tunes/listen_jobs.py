@@ -166,7 +166,7 @@ def ladder(cfg: ListenLadderJob, mesh: Mesh, run: Run) -> Facts:
         }
         rows.append(row | {"seconds": round(sum(report["time_s"].values()), 1)})
     if all(row["control"] is None for row in rows):
-        run.warn("without LightGBM beside it: pip install 'parallel-tunes[bench]'")
+        run.warn("without LightGBM beside it: pip install -e '.[bench]' in the checkout")
     return {"suite": cfg.suite, "metrics": {"rows": rows, "ratios": {}}, "publish": partial(_publish_ladder, run)}
 
 

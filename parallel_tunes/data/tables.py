@@ -294,8 +294,8 @@ def _decode(path: Path, data: bytes) -> tuple[str, str]:
         column = len(records[-1][1]) - 1
         name = repr(records[0][1][column]) if len(records) > 1 and column < len(records[0][1]) else str(column + 1)
         raise UserError(
-            f"{path} line {line}, column {name}: byte 0x{data[error.start]:02x} is no UTF-8; convert the file, for example "
-            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
+            f"{path} line {line}, column {name}: byte 0x{data[error.start]:02x} is no UTF-8, nor the file in Windows-1252; "
+            f"convert it, by iconv -f CODEPAGE -t UTF-8 {path.name} > new.csv for example"
         ) from error
 
 

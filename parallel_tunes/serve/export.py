@@ -43,7 +43,7 @@ def require() -> None:
     """Raise a UserError where what exports need is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"export needs {', '.join(missing)}: pip install 'parallel-tunes[onnx]'")
+        raise UserError(f"export needs {', '.join(missing)}: pip install -e '.[onnx]' in the checkout")
 
 
 def export_genre(folder: ModelFolder) -> Graphs:

@@ -74,7 +74,7 @@ BAD = {
     "twice": (b"id,x,id\n1,2,3\n", "t.csv: two columns are called 'id'; rename one"),
     "an unknown code page": (
         'id,x\n1,2\n"3\n3",ТЕКСТ\n'.encode("cp1251"),
-        "t.csv line 4, column 'x': byte 0xd2 is no UTF-8; convert the file, for example iconv -f WINDOWS-1252 -t UTF-8 t.csv",
+        "t.csv line 4, column 'x': byte 0xd2 is no UTF-8, nor the file in Windows-1252; convert it, by iconv -f CODEPAGE",
     ),
     "latin-1 after a mark": (
         b"\xef\xbb\xbfid,x\n1,\xe92\n",

@@ -269,7 +269,7 @@ def test_bad_rows_are_refused_in_a_sentence(client: httpx.Client) -> None:
         ("application/json", 422, "JSON", b"[" * 40000),
         ("application/json", 413, "1 KiB for each of serve.max_rows=50", b" " * 60000),
         ("text/csv", 422, "body.csv line 3: 1 cells", b"msno,song_id\na,b\nc\n"),
-        ("text/csv", 422, "0xff is no UTF-8", b"msno,song_id\n\xff,b\n"),
+        ("text/csv", 422, "0x81 is no UTF-8", b"msno,song_id\n\x81,b\n"),
         ("text/csv", 422, "the file is empty", b""),
         ("text/plain", 415, "text/csv", b"x"),
     ):
