@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -236,7 +237,34 @@ class Sound:
 
     def read(self) -> Samples:
         """All samples, shape (num_samples,): int16 where the file's own need no conversion, else float32."""
-        return np.concatenate([block.copy() for block in self.blocks()])
+        samples, _, _ = self.collect(sys.maxsize)
+        assert samples is not None
+        return samples
+
+    def collect(self, most: int) -> tuple[Samples | None, int, float]:
+        """All samples, or None where they are more than `most`; their number and their peak, of full scale 1.
+
+        Raises:
+            BadSamplesError: some are NaN or infinite.
+        """
+        lengths = [seconds for seconds in (self._length_s, self._reader.stated_s) if seconds is not None]
+        expected = int(min(lengths, default=60.0) * self._rate_hz) + 16  # the length after resampling is an estimate
+        kept: NDArray[Any] | None = None
+        num, peak = 0, 0.0
+        for block in self.blocks():
+            if not num:
+                kept = np.empty(min(expected, most), block.dtype)
+            if kept is not None and num + block.size > most:
+                peak = measure_peak(kept[:num])
+                kept = None
+            if kept is None:
+                peak = max(peak, measure_peak(block))
+            else:
+                if num + block.size > kept.size:
+                    kept = np.concatenate((kept[:num], np.empty(max(num, block.size), kept.dtype)))
+                kept[num : num + block.size] = block
+            num += block.size
+        return (None, num, peak) if kept is None else (kept[:num], num, measure_peak(kept[:num]))
 
     def blocks(self) -> Iterator[Samples]:
         """The samples in blocks, of which each is overwritten by the next; they can be had once."""

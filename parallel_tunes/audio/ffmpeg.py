@@ -91,22 +91,15 @@ class Stream:
             self.stated_s = _state_mp3(handle)
 
     def blocks(self, num_samples: int | None) -> Iterator[NDArray[np.float32]]:
-        """The mean of the channels, all of it or so many samples, in blocks of which each is overwritten by the next."""
-        buffer, size, left = np.empty(self._block, np.float32), 0, num_samples
+        """The mean of the channels, all of it or so many samples, in blocks."""
+        left = num_samples
         for part in self._parts():
-            at = 0
-            part, left = (part, left) if left is None else (part[:left], max(left - part.size, 0))
-            while at < part.size:
-                taken = part[at : at + buffer.size - size]
-                buffer[size : size + taken.size] = taken
-                at, size = at + taken.size, size + taken.size
-                if size == buffer.size:
-                    yield buffer
-                    size = 0
+            part = part[:left]
+            left = None if left is None else left - part.size
+            if part.size:
+                yield part
             if left == 0:
                 break
-        if size:
-            yield buffer[:size]
 
     def finish(self) -> float:
         """Pass over what is not decoded yet, without decoding it; the length of the whole, seconds."""
@@ -129,7 +122,7 @@ class Stream:
 
     def _parts(self) -> Iterator[NDArray[np.float32]]:
         rate_hz, resampler = self.rate_hz, None
-        for frame in self._frames:
+        for frame in self._gather():
             if frame.sample_rate != rate_hz:  # files of several rates were joined
                 if resampler:
                     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
@@ -140,6 +133,27 @@ class Stream:
             yield resampler.resample_chunk(mixed) if resampler else mixed
         if resampler:
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+    def _gather(self) -> Iterator[Any]:
+        """Frames of as many samples as a block, where decoders give some hundred; each is worth a call into numpy."""
+        from av import AudioFifo
+
+        fifo, size = AudioFifo(), 0
+        for frame in self._frames:
+            frame.pts = None  # what is missing between two is not made up for
+            try:
+                fifo.write(frame)
+            except ValueError:  # of another rate, layout or format than those before
+                if size:
+                    yield fifo.read(0)
+                fifo, size = AudioFifo(), 0
+                fifo.write(frame)
+            size += frame.samples
+            if size >= self._block:
+                yield fifo.read(0)
+                size = 0
+        if size:
+            yield fifo.read(0)
 
     def _decode(self) -> Iterator[Any]:
         for packet in self._packets:

@@ -179,13 +179,7 @@ def load(path: Path, features: FeaturesConfig, *, max_bytes: int, max_s: float =
         AudioError: the file gives no features; the message says why.
     """
     with _open(path, features, max_bytes, max_s) as sound:
-        parts, num_samples, peak = list[Samples](), 0, 0.0
-        for block in sound.blocks():
-            num_samples, peak = num_samples + block.size, max(peak, measure_peak(block))
-            if num_samples <= WHOLE:
-                parts.append(block.copy())
-            else:
-                parts.clear()
+        samples, num_samples, peak = sound.collect(WHOLE)
         duration_s, clip_s = sound.duration_s, features.clip_s
         is_suspect = sound.num_channels > 1 and peak < CANCELLED
     _check_length(duration_s, features)
@@ -201,7 +195,6 @@ def load(path: Path, features: FeaturesConfig, *, max_bytes: int, max_s: float =
         digest = files.digest_file(path)
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}") from error
-    samples: Any = np.concatenate(parts) if parts else None
     return Source(path, digest, duration_s, num_samples, peak, samples, sound.note)
 
 
