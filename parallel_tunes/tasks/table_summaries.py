@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,8 @@ def _read(data: TracksConfig) -> tuple[tables.Table, str | None]:
     table = tables.read(data.root, [], max_mib=data.max_mib, max_rows=data.max_rows)
     name = next((name for name in tracks.IDS if name in table.frame), None)
     if name is None:
-        return tables.Table(table.frame.assign(id=table.places()), table.sources), None
-    return tables.Table(table.frame.rename(columns={name: "id"}), table.sources), name
+        return replace(table, frame=table.frame.assign(id=table.places())), None
+    return replace(table, frame=table.frame.rename(columns={name: "id"})), name
 
 
 def _find_label_column(cfg: ExploreTableJob, frame: pd.DataFrame) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from fakes import door
 
 from parallel_tunes.schema import UserError
-from parallel_tunes.serve.rows import format_rows
+from parallel_tunes.serve.rows import format_rows, parse_rows
 from parallel_tunes.serve.track_predictor import TrackPredictor
 from parallel_tunes.train.margin_model import load
 
@@ -144,3 +144,27 @@ def test_rows_of_json_are_answered_one_by_one(
     assert "row 2: tempo holds 'fast'" in err
     assert "bad.json: cannot be read as JSON" in err
     assert sum(best["probability"] for best in answers[0]["top"]) == pytest.approx(1)
+
+
+def test_a_table_of_another_dialect_is_read_and_said_everywhere(
+    studio: Path, table: pd.DataFrame, run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.to_csv(tmp_path / "t.csv", index=False, sep=";", decimal=",")
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    says = "t.csv: read as semicolons between cells, decimal commas\n"
+    model = studio / "logs/train/all/model"
+    words = ("data.root=t.csv", "model.C=0.1", "task.refits=20", "task.resamples=20", "run.name=a")
+    for command in (
+        ("train", "task=popularity", *words),
+        ("explore", "data=spotify", "data.root=t.csv"),
+        ("predict", f"model={model}", "--", "t.csv"),
+    ):
+        assert run(*command) == 0
+        assert capsys.readouterr().out.count(says) == 1, command
+    predictor = TrackPredictor(model, max_bytes=1 << 30)
+    found = [predictor.predict(tmp_path / name, 1) for name in ("t.csv", "plain.csv")]
+    assert [answer["margins"] for answer in found[0]] == [answer["margins"] for answer in found[1]]
+    posted = parse_rows((tmp_path / "t.csv").read_bytes(), is_csv=True, max_rows=1000)
+    assert [answer["margins"] for answer in predictor.predict_rows(posted, 1)] == [
+        answer["margins"] for answer in found[1]
+    ]
