@@ -137,11 +137,16 @@ def make_plain(path: Path, frame: pd.DataFrame, separator: str, kept: frozenset[
     others = {c: v for c, v in cells.items() if _all_match(v, NUMBER)}
     has_point = any(_any_match(values, POINT) for values in others.values())
     example = next(iter(odd or has_points))
-    if (is_decimal and (is_grouped or has_point)) or (has_points and (has_point or is_grouped)):
+    is_mixed = (is_decimal and (is_grouped or has_point)) or (bool(has_points) and (has_point or is_grouped))
+    is_open = not (is_decimal or is_grouped or has_point or has_points)
+    # between commas such cells have quotes, and are text wherever they are not all numbers in one way
+    if "between cells" not in separator and (is_mixed or is_open):
+        return frame, ""
+    if is_mixed:
         raise UserError(
             f"{path}: its numbers are written in two ways, decimal commas and decimal points (column {example}); {SAVE}"
         )
-    if not is_decimal and not is_grouped and not has_point and not has_points:
+    if is_open:
         is_decimal = "semicolons" in separator  # where commas between cells would not do
         if not is_decimal:
             first = next(text for text in odd[example].to_pylist() if "," in text)

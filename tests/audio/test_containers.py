@@ -40,7 +40,7 @@ KINDS = {
     "ts": ("-c:a aac -b:a 128k -f mpegts", "p"), "flv": ("-c:a libmp3lame -f flv", ""),
 }  # fmt: skip
 RATES_HZ = {"spx": (8000, 16000, 32000), "opus": (48000,), "webm": (48000,), "flv": (11025, 22050, 44100), "ac3": (32000, 44100, 48000),
-            "mp2": (22050, 32000, 44100, 48000), "avi": (22050, 32000, 44100, 48000)}  # fmt: skip
+            "mp2": (32000, 44100, 48000), "avi": (22050, 32000, 44100, 48000)}  # fmt: skip
 # whose headers state a length, which a file that was cut off cannot hold
 STATING = ("wav", "24.wav", "float.wav", "u8.wav", "law.wav", "ima.wav", "rf64", "w64", "au", "snd", "aiff", "aifc", "caf", "flac", "mp3",
            "vbr.mp3", "m4a", "alac.m4a", "mov", "avi", "wv", "tta")  # fmt: skip

@@ -265,9 +265,8 @@ def test_headers_that_are_repeated_and_columns_without_a_name_are_left_out(tmp_p
 
 AMBIGUOUS = {
     "id\tx\na\t1,234\nb\t5,678\n": "column x holds 1,234: a decimal comma, or one between thousands? save it as CSV UTF-8",
-    'id,x\na,"1,234"\nb,"5,678"\n': "column x holds 1,234: a decimal comma, or one between thousands?",
     "id;x;y\na;0,5;0.5\nb;1,5;2.5\n": "written in two ways, decimal commas and decimal points",
-    'id,x\na,"1,234,567"\nb,"0,5"\n': "written in two ways",
+    "id|x|y\na|1,234,567|0,5\nb|2,5|0,25\n": "written in two ways",
 }
 
 
@@ -276,6 +275,14 @@ def test_what_can_be_meant_in_two_ways_is_refused_by_its_name(text: str, tmp_pat
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(AMBIGUOUS[text])):
         read(tmp_path / "t.csv", "id")
+
+
+@pytest.mark.parametrize("cells", [["1,234", "5,678"], ["1,234,567", "0,5"], ["1.5", "1,5"], ["1.234.567", "0.5"]])
+def test_between_commas_what_is_meant_in_two_ways_stays_text(cells: list[str], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,x\n" + "".join(f'{n},"{cell}"\n' for n, cell in enumerate(cells)))
+    table = read(tmp_path / "t.csv", "id")
+    assert table.frame["x"].tolist() == cells
+    assert table.remarks == []
 
 
 def test_text_that_looks_odd_stays_as_it_is(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_table(tmp_path: Path) -> None:
     assert frame["label"].tolist() == [None] * 8
     report = {**tracks.report, "dropped": {}}
     assert report == {
-        "num_read": 8, "num_kept": 8, "files": ["t.csv"], "skipped": [], "dropped": {}, "num_groups": 3,
+        "num_read": 8, "num_kept": 8, "files": ["t.csv"], "skipped": [], "remarks": [], "dropped": {}, "num_groups": 3,
         "largest_group_share": 0.5, "num_duplicates": 0, "columns_not_learnt_from": [],
     }  # fmt: skip
     assert not tracks.report["dropped"]
