@@ -43,7 +43,8 @@ RATES_HZ = {"spx": (8000, 16000, 32000), "opus": (48000,), "webm": (48000,), "fl
             "mp2": (32000, 44100, 48000), "avi": (22050, 32000, 44100, 48000)}  # fmt: skip
 # whose headers state a length, which a file that was cut off cannot hold
 STATING = ("wav", "24.wav", "float.wav", "u8.wav", "law.wav", "ima.wav", "rf64", "w64", "au", "snd", "aiff", "aifc", "caf", "flac", "mp3",
-           "vbr.mp3", "m4a", "alac.m4a", "mov", "avi", "wv", "tta")  # fmt: skip
+           "vbr.mp3", "m4a", "alac.m4a", "mov", "wv", "tta")  # fmt: skip
+MANY = ("wav", "24.wav", "float.wav", "u8.wav", "flac")  # that may have six channels
 SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0x7FFFF024)  # what programs leave that write into a pipe
 AU_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFF024)  # 0 and 0x80000000 ffmpeg refuses, too
 
@@ -115,7 +116,7 @@ def build(path: Path, rng: random.Random) -> tuple[str, int, int, list[bytes]]:
     ending, what = path.name.split(".", 1)[1], "whole"
     words, may = KINDS[ending]
     rate_hz = rng.choice(RATES_HZ.get(ending, (16000, 22050, 32000, 44100, 48000)))
-    channels = 1 if ending == "spx" else rng.choice((1, 2, 2, 6) if ending.endswith(("wav", "flac")) else (1, 2))
+    channels = 1 if ending == "spx" else rng.choice((1, 2, 2, 6) if ending in MANY else (1, 2))
     seconds = rng.choice((0.4, 1.0, 2.9876, rng.uniform(0.3, 6)))
     wave = draw(rng.randrange(1 << 30), rate_hz, channels, seconds)
     data, parts = write(path, wave, rate_hz, words), list[bytes]()
@@ -132,7 +133,7 @@ def build(path: Path, rng: random.Random) -> tuple[str, int, int, list[bytes]]:
     if ending.endswith("mp3") and rng.random() < 0.3:
         data, what = data + b"TAG" + bytes(125), what + ", ID3v1"
     if what == "whole" and rng.random() < 0.15:
-        data, what = data[: int(len(data) * rng.uniform(0.5, 0.95))], "cut"
+        data, what = data[: int(len(data) * rng.uniform(0.4, 0.7))], "cut"
     path.write_bytes(data)
     return f"{ending}: {what}, {seconds:.3f} s, {channels} at {rate_hz} Hz", rate_hz, channels, parts
 
@@ -168,7 +169,9 @@ def compare(path: Path, rate_hz: int, channels: int, parts: list[bytes]) -> str:
         differences[meet - 256 : meet + 256] = 0
     apart = float(differences.max(initial=0))
     apart = max(apart, float(np.abs(begun - ours[: begun.size]).max(initial=0)))
-    level = 2 * LEVEL if path.name.endswith("ima.wav") else LEVEL  # in which FFmpeg 5 and 8 round differently
+    level = (
+        4 * LEVEL if path.name.endswith("ima.wav") else LEVEL
+    )  # which FFmpeg 5 rounds in another way than libsndfile and we
     return f"samples {apart:.2g} apart" if apart > level else ""
 
 
@@ -188,7 +191,7 @@ def test_odd_files_are_decoded_as_by_ffmpeg_or_refused_with_a_reason(tmp_path: P
         what, rate_hz, channels, parts = build(path, rng)
         try:
             fault = compare(path, rate_hz, channels, parts)
-            fault = fault or ("not called truncated" if "cut" in what and what.startswith(STATING) else "")
+            fault = fault or ("not called truncated" if "cut" in what and path.name.split(".", 1)[1] in STATING else "")
         except AudioError as error:
             fault = "" if "cut" in what else str(error)
         if fault:
