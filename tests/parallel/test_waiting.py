@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -32,10 +34,17 @@ def start_alone(rank: int, port: int, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+def find_port() -> int:
+    """A free port that the system gives nobody by itself, in the seconds until it is taken."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_the_first_rank_waits_for_the_others_and_hears_signals(number: signal.Signals, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = find_port()
     with start_alone(0, port, tmp_path) as process:
         mine = psutil.Process(process.pid)
 
