@@ -81,7 +81,8 @@ def run_job(name: str, job: Job, cfg: Any, *, part: int | None = None, mesh: Mes
 
 
 def _run_heeding(name: str, job: Job, cfg: Any, part: int | None, mesh: Mesh, stop: Stop, nested: bool) -> int:
-    mesh.check()
+    if not nested:  # a part that rank 0 does for all is a world of one within theirs
+        mesh.check()
     if mesh.world_size > 1 and not job.on_ranks:
         raise UserError(f"{name} runs in one process: start it without torchrun")
     if job.group and not nested:

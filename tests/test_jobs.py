@@ -20,7 +20,6 @@ from fakes import (
     corpus_of,
     door,
     launch,
-    ptunes,
     tone,
     wait_until,
     write_audio,
@@ -322,11 +321,6 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_when_there_is_room(
     assert not list((tmp_path / "logs/preprocess/a").glob(".partial-*"))
     assert run(*words) == 0
     assert read(tmp_path / "logs/preprocess/a/manifest.json")["num_tracks"] == 80
-
-
-def test_torchrun_is_not_for_every_job(tmp_path: Path) -> None:
-    done = ptunes("synth", cwd=tmp_path, ranks=2, check=False)
-    assert done.stderr.count("synth runs in one process: start it without torchrun") == 1
 
 
 def test_curves_fall_on_a_task_that_can_be_learnt(run: Door, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 def torchrun(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """As the README starts two ranks."""
     return subprocess.run(
-        ["bash", str(ROOT / "hpc/torchrun.sh"), "2", *words], cwd=cwd, env=launch()[1] | {"PT_VENV": "none"},
+        ["bash", str(ROOT / "hpc/torchrun.sh"), "2", *words], cwd=cwd, env=launch()[1] | {"PT_NUM_RANKS": "2"},
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
@@ -103,9 +103,19 @@ def test_a_rank_that_waits_for_a_stopped_one_hears_signals(number: signal.Signal
     assert f"while rank 1 (host {socket.gethostname()}, process {ranks[1].pid}) did not answer" in line
 
 
-def test_what_the_user_can_mend_is_one_line_under_torchrun(tmp_path: Path) -> None:
-    done = torchrun("train", "data.root=nowhere", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "ptunes: data.root=nowhere: no such folder\n")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "data.root=nowhere"], "data.root=nowhere: no such folder"),
+        (["train", "train.lrr=1"], "unknown key train.lrr"),
+        (["synth"], "synth runs in one process: start it without torchrun"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_under_torchrun(words: list[str], says: str, tmp_path: Path) -> None:
+    """Whether rank 0 finds it out, or every rank."""
+    done = torchrun(*words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"ptunes: {says}")
 
 
 @pytest.mark.slow
