@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO
 
 from parallel_tunes.parallel import launch, slurm
+from parallel_tunes.parallel.waiting import INTERRUPTED
 from parallel_tunes.schema import UserError
 
 # jobs.py knows too, but imports run down: this floor cannot ask it. The other jobs are one process, and start steps of their own
@@ -62,7 +63,8 @@ class Batch:
         statuses = [read_status(path) for path in self.reports]
         if self.ended_by_slurm:
             return 0 if statuses and "failed" not in statuses else 1  # Slurm has decided what becomes of the job
-        if "preempted" in statuses:
+        # a signal that came before all ranks had met leaves no report
+        if "preempted" in statuses or (code == INTERRUPTED and not statuses and self.asked_to_stop.is_set()):
             return self._requeue()
         if self.refused:
             return 2
